@@ -1,0 +1,129 @@
+"""Building bodies: fresh names, shape arithmetic, and shorthand for every op.
+
+Used by the front end, by passes and by the adjoint; it computes result types
+so that callers cannot get them wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from .cell import Attr, Node
+from .ops import OPS, spec_parts
+from .types import Dim, Span, Type
+
+
+class Builder:
+    """Appends nodes to `nodes`; identical (op, args, attrs, type) give the
+    same node back, so that building is also common-subexpression elimination
+    (draws are kept apart by their site attribute)."""
+
+    def __init__(self, nodes: Iterable[Node] = (), taken: Iterable[str] = ()):
+        self.nodes: list[Node] = []
+        self.by_name: dict[str, Node] = {}
+        self._seen: dict[tuple, str] = {}
+        self._taken: set[str] = set(taken)
+        self.span: Span | None = None
+        for n in nodes:
+            self.append(n)
+
+    def append(self, node: Node) -> str:
+        """Add a ready node under its own name."""
+        self.nodes.append(node)
+        self.by_name[node.name] = node
+        self._taken.add(node.name)
+        self._seen.setdefault((node.op, node.args, node.attrs, node.type), node.name)
+        return node.name
+
+    def fresh(self, hint: str = "v") -> str:
+        if hint not in self._taken:
+            return hint
+        i = 1
+        while f"{hint}.{i}" in self._taken:
+            i += 1
+        return f"{hint}.{i}"
+
+    def add(self, op: str, args: tuple[str, ...], type: Type, hint: str = "v", **attrs: Attr) -> str:
+        assert op in OPS, op
+        items = tuple(sorted(attrs.items()))
+        key = (op, tuple(args), items, type)
+        if key in self._seen:
+            return self._seen[key]
+        return self.append(Node(self.fresh(hint), op, tuple(args), items, type, self.span))
+
+    def type(self, name: str) -> Type:
+        return self.by_name[name].type
+
+    # -- leaves ---------------------------------------------------------
+    def literal(self, value: float | int | bool, kind: str = "real") -> str:
+        value = {"real": float, "int": int, "bool": bool}[kind](value)
+        return self.add("literal", (), Type(kind), "k", value=value)
+
+    def full(self, value: float | int | bool, type: Type) -> str:
+        """A constant of any shape."""
+        return self.broadcast(self.literal(value, type.kind), type.shape, ())
+
+    def read(self, op: str, name: str, type: Type) -> str:
+        """op: input | param | state."""
+        return self.add(op, (), type, name, name=name)
+
+    # -- pointwise ------------------------------------------------------
+    def op(self, op: str, *args: str, hint: str | None = None) -> str:
+        """A pointwise operation; operands of rank 0 are broadcast to the others' shape."""
+        o = OPS[op]
+        assert o.group == "pointwise", op
+        shape = max((self.type(a).shape for a in args), key=len)
+        args = tuple(a if self.type(a).shape == shape else self.broadcast(a, shape, ()) for a in args)
+        kind = self.type(args[1 if op == "select" else 0]).kind
+        return self.add(op, args, Type(kind if o.result == "same" else o.result, shape), hint or op)
+
+    # -- structure ------------------------------------------------------
+    def broadcast(self, x: str, shape: tuple[Dim, ...], axes: tuple[int, ...]) -> str:
+        """Result of shape `shape`, the operand's axis i at position axes[i]."""
+        t = self.type(x)
+        if t.shape == tuple(shape) and axes == tuple(range(len(shape))):
+            return x
+        return self.add("broadcast", (x,), t.with_shape(tuple(shape)), "bc", axes=tuple(axes))
+
+    def align(self, x: str, shape: tuple[Dim, ...]) -> str:
+        """Broadcast by the names of the axes (each must occur once in `shape`)."""
+        return self.broadcast(x, shape, tuple(shape.index(d) for d in self.type(x).shape))
+
+    def slice(self, x: str, axis: int, start: int, dim: Dim, hint: str = "sl") -> str:
+        t = self.type(x)
+        shape = t.shape[:axis] + (dim,) + t.shape[axis + 1:]
+        return self.add("slice", (x,), t.with_shape(shape), hint, axis=axis, start=start)
+
+    def pad(self, x: str, axis: int, start: int, dim: Dim) -> str:
+        t = self.type(x)
+        shape = t.shape[:axis] + (dim,) + t.shape[axis + 1:]
+        return self.add("pad", (x,), t.with_shape(shape), "pad", axis=axis, start=start)
+
+    def index(self, x: str, axis: int, at: int, hint: str = "ix") -> str:
+        t = self.type(x)
+        return self.add("index", (x,), t.with_shape(t.shape[:axis] + t.shape[axis + 1:]), hint, axis=axis, at=at)
+
+    def place(self, x: str, axis: int, at: int, dim: Dim) -> str:
+        t = self.type(x)
+        return self.add("place", (x,), t.with_shape(t.shape[:axis] + (dim,) + t.shape[axis:]), "place", axis=axis, at=at)
+
+    def concat(self, xs: tuple[str, ...], axis: int, dim: Dim) -> str:
+        t = self.type(xs[0])
+        return self.add("concat", tuple(xs), t.with_shape(t.shape[:axis] + (dim,) + t.shape[axis + 1:]), "cat", axis=axis)
+
+    def stack(self, xs: tuple[str, ...], axis: int, dim: Dim) -> str:
+        t = self.type(xs[0])
+        return self.add("stack", tuple(xs), t.with_shape(t.shape[:axis] + (dim,) + t.shape[axis:]), "stack", axis=axis)
+
+    # -- reductions -----------------------------------------------------
+    def reduce(self, x: str, fn: str, axes: tuple[int, ...]) -> str:
+        t = self.type(x)
+        kind = {"argmax": "int", "any": "bool", "all": "bool"}.get(fn, t.kind)
+        shape = tuple(d for i, d in enumerate(t.shape) if i not in axes)
+        return self.add("reduce", (x,), Type(kind, shape), fn, fn=fn, axes=tuple(axes))
+
+    def contract(self, a: str, b: str, spec: str, semiring: str = "sum", hint: str = "dot") -> str:
+        sa, sb, so = spec_parts(spec)
+        dims = dict(zip(sa, self.type(a).shape)) | dict(zip(sb, self.type(b).shape))
+        kind = "int" if semiring == "argmax" else self.type(a).kind
+        return self.add("contract", (a, b), Type(kind, tuple(dims[c] for c in so)), hint, spec=spec, semiring=semiring)
