@@ -1,0 +1,80 @@
+"""Small things about LLVM values that may be scalars or vectors of any width.
+
+"Lanes" of a scalar type are 0: every helper treats `float` and
+`<16 x float>` alike, so that code above is written once.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+F32, F64 = ir.FloatType(), ir.DoubleType()
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+def lanes(type: ir.Type) -> int:
+    """Number of lanes, 0 for a scalar type."""
+    return type.count if isinstance(type, ir.VectorType) else 0
+
+
+def element(type: ir.Type) -> ir.Type:
+    """The element type of a vector, a scalar type itself."""
+    return type.element if isinstance(type, ir.VectorType) else type
+
+
+def like(type: ir.Type, elem: ir.Type) -> ir.Type:
+    """`elem` with as many lanes as `type`."""
+    return widen(elem, lanes(type))
+
+
+def widen(elem: ir.Type, n: int) -> ir.Type:
+    """`<n x elem>`, or `elem` for n = 0."""
+    return ir.VectorType(elem, n) if n else elem
+
+
+def is_real(type: ir.Type) -> bool:
+    return isinstance(element(type), (ir.FloatType, ir.DoubleType))
+
+
+def is_bool(type: ir.Type) -> bool:
+    return element(type) == I1
+
+
+def const(type: ir.Type, value) -> ir.Constant:
+    """The constant `value` in every lane (a float is rounded to the type first)."""
+    n, e = lanes(type), element(type)
+    value = float(value) if is_real(type) else int(value)
+    return ir.Constant(type, [value] * n) if n else ir.Constant(e, value)
+
+
+def splat(b: ir.IRBuilder, scalar: ir.Value, n: int) -> ir.Value:
+    """A scalar value in n lanes (n = 0: as it is)."""
+    if not n:
+        return scalar
+    vec = ir.VectorType(scalar.type, n)
+    one = b.insert_element(ir.Constant(vec, ir.Undefined), scalar, ir.Constant(I32, 0))
+    return b.shuffle_vector(one, ir.Constant(vec, ir.Undefined), ir.Constant(ir.VectorType(I32, n), [0] * n))
+
+
+def suffix(type: ir.Type) -> str:
+    """A type's name within an intrinsic's: `v16f32`, `i64`."""
+    e = element(type)
+    name = "f32" if e == F32 else "f64" if e == F64 else f"i{e.width}"
+    return f"v{lanes(type)}{name}" if lanes(type) else name
+
+
+def intrinsic(b: ir.IRBuilder, name: str, *args: ir.Value, result: ir.Type | None = None,
+              overload: tuple[ir.Type, ...] | None = None) -> ir.Value:
+    """Call `llvm.NAME`; overloaded on the first argument's type unless said."""
+    result = result or args[0].type
+    overload = (args[0].type,) if overload is None else overload
+    full = ".".join(["llvm", name, *map(suffix, overload)])
+    fn = b.module.globals.get(full)
+    if fn is None:
+        fn = ir.Function(b.module, ir.FunctionType(result, [a.type for a in args]), full)
+    return b.call(fn, args)
+
+
+def fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    """x * y + z, rounded once."""
+    return intrinsic(b, "fma", x, y, z)
