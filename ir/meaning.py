@@ -1,0 +1,323 @@
+"""What each operation computes, as a differentiable torch function.
+
+Every value has its type's axes last; any leading axes (batch) broadcast, so one
+definition serves static values and values over a batch. Axis positions are
+therefore counted from the right.
+
+Derivatives come from torch, under one rule that torch does not keep: **a
+cotangent that is exactly 0 contributes 0, whatever the local derivative**, so
+that a branch not selected contributes nothing even where it is NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .ops import spec_parts
+
+INF = float("inf")
+
+
+def _zero_where_no_cotangent(grad: Tensor, ct: Tensor) -> Tensor:
+    return grad.masked_fill(ct == 0, 0)
+
+
+class _Pointwise(torch.autograd.Function):
+    """y = fn(*xs), operands of equal shape; backward asks torch for dy/dx_i."""
+
+    @staticmethod
+    def forward(ctx, fn, *xs):
+        ctx.fn = fn
+        ctx.save_for_backward(*xs)
+        return fn(*xs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, ct):
+        with torch.enable_grad():
+            xs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+            y = ctx.fn(*xs)
+            partials = torch.autograd.grad(y, xs, torch.ones_like(y))
+        return None, *(_zero_where_no_cotangent(ct * p, ct) for p in partials)
+
+
+class _Multiply(torch.autograd.Function):
+    """_Pointwise for the product, spelled out because it is so common."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save_for_backward(a, b)
+        return a * b
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, ct):
+        a, b = ctx.saved_tensors
+        return _zero_where_no_cotangent(ct * b.conj(), ct), _zero_where_no_cotangent(ct * a.conj(), ct)
+
+
+class _LogSumExp(torch.autograd.Function):
+    """Over the last axis; derivative exp(x - y), and 0 where y = -inf."""
+
+    @staticmethod
+    def forward(ctx, x):
+        y = torch.logsumexp(x, -1)
+        ctx.save_for_backward(x, y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, ct):
+        x, y = ctx.saved_tensors
+        dead = ((ct == 0) | (y == -INF)).unsqueeze(-1)
+        return (ct.unsqueeze(-1) * torch.exp(x - y.unsqueeze(-1))).masked_fill(dead, 0)
+
+
+class _CustomGrad(torch.autograd.Function):
+    """custom_grad(y, x1, d1, ...): the value y, gradient d_i * ct to x_i."""
+
+    @staticmethod
+    def forward(ctx, y, *pairs):
+        ctx.save_for_backward(*pairs[1::2])
+        return y.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, ct):
+        grads = [None]
+        for d in ctx.saved_tensors:
+            grads += [_zero_where_no_cotangent(ct * d, ct), None]
+        return tuple(grads)
+
+
+class _Systems(torch.autograd.Function):
+    """A function of one matrix (and right-hand sides) per system, the systems
+    on the first axis; a system whose cotangent is all 0 contributes 0."""
+
+    @staticmethod
+    def forward(ctx, fn, *xs):
+        ctx.fn = fn
+        ctx.save_for_backward(*xs)
+        return fn(*xs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, ct):
+        dead = (ct == 0).reshape(ct.shape[0], -1).all(1)
+        with torch.enable_grad():
+            xs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+            grads = torch.autograd.grad(ctx.fn(*xs), xs, ct)
+        return None, *(g.masked_fill(dead.reshape(-1, *(1,) * (g.dim() - 1)), 0) for g in grads)
+
+
+def _needs_grad(xs: tuple[Tensor, ...]) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in xs)
+
+
+def _guarded(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def apply(*xs: Tensor) -> Tensor:
+        return _Pointwise.apply(fn, *torch.broadcast_tensors(*xs)) if _needs_grad(xs) else fn(*xs)
+
+    return apply
+
+
+# -- pointwise --------------------------------------------------------------
+def multiply(a: Tensor, b: Tensor) -> Tensor:
+    return _Multiply.apply(*torch.broadcast_tensors(a, b)) if _needs_grad((a, b)) else a * b
+
+
+def _detach_where(x: Tensor, value: float) -> Tensor:
+    return torch.where(x == value, x.detach(), x) if x.is_floating_point() else x
+
+
+def maximum(a: Tensor, b: Tensor) -> Tensor:
+    """The first operand on a tie; NaN wins; no derivative at max(-inf, -inf)."""
+    return _detach_where(torch.where((a >= b) | (a != a), a, b), -INF)
+
+
+def minimum(a: Tensor, b: Tensor) -> Tensor:
+    """The first operand on a tie; NaN wins."""
+    return torch.where((a <= b) | (a != a), a, b)
+
+
+def logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    return lse(torch.stack(torch.broadcast_tensors(a, b), -1))
+
+
+def _floordiv(a: Tensor, b: Tensor) -> Tensor:
+    """As Python's //; an integer divided by 0 gives 0 (no trap)."""
+    if a.is_floating_point():
+        return torch.div(a, b, rounding_mode="floor")
+    return torch.where(b == 0, 0, torch.div(a, torch.where(b == 0, 1, b), rounding_mode="floor"))
+
+
+def _mod(a: Tensor, b: Tensor) -> Tensor:
+    """As Python's %; an integer modulo 0 gives itself, so a = a // b * b + a % b."""
+    if a.is_floating_point():
+        return torch.remainder(a, b)
+    return torch.where(b == 0, a, torch.remainder(a, torch.where(b == 0, 1, b)))
+
+
+def _custom_grad(y: Tensor, *pairs: Tensor) -> Tensor:
+    return _CustomGrad.apply(*torch.broadcast_tensors(y, *pairs))
+
+
+_logsigmoid = torch.nn.functional.logsigmoid
+
+POINTWISE: dict[str, Callable[..., Tensor]] = {
+    # linear or constant: torch's derivative already is a plain multiple of the cotangent
+    "neg": torch.neg, "add": torch.add, "sub": torch.sub, "select": torch.where, "stop_gradient": torch.detach,
+    "not": torch.logical_not, "and": torch.logical_and, "or": torch.logical_or,
+    "eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge,
+    "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "sign": torch.sign,
+    "floordiv": _floordiv,
+    # with rules of their own
+    "mul": multiply, "max": maximum, "min": minimum, "logaddexp": logaddexp, "custom_grad": _custom_grad,
+    # the rest: torch's derivative, guarded
+    **{name: _guarded(getattr(torch, name)) for name in
+       "abs exp expm1 log log1p sqrt rsqrt sin cos tan tanh sigmoid erf atan div pow atan2".split()},
+    "softplus": _guarded(lambda x: -_logsigmoid(-x)), "logsigmoid": _guarded(_logsigmoid),
+    "mod": _guarded(_mod),
+}
+
+
+# -- structure --------------------------------------------------------------
+def broadcast(x: Tensor, rank: int, sizes: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """The operand's axis i (of its last `rank`) goes to position axes[i] of `sizes`."""
+    lead = x.dim() - rank
+    order = sorted(range(rank), key=axes.__getitem__)
+    if order != list(range(rank)):
+        x = x.permute(*range(lead), *(lead + i for i in order))
+    for position in range(len(sizes)):
+        if position not in axes:
+            x = x.unsqueeze(lead + position)
+    return x.expand(*x.shape[:lead], *sizes)
+
+
+def pad(x: Tensor, axis: int, start: int, size: int) -> Tensor:
+    """`axis` counts from the right (negative)."""
+    def zeros(n: int) -> Tensor:
+        shape = list(x.shape)
+        shape[axis] = n
+        return x.new_zeros(shape)
+
+    return torch.cat([zeros(start), x, zeros(size - start - x.shape[axis])], axis)
+
+
+def place(x: Tensor, axis: int, at: int, size: int) -> Tensor:
+    """`axis`: position of the new axis, from the right (negative)."""
+    return pad(x.unsqueeze(axis), axis, at, size)
+
+
+def join(xs: list[Tensor], ranks: list[int], axis: int, how: Callable) -> Tensor:
+    """torch.cat or torch.stack after giving all the same leading axes."""
+    leads = [x.shape[:x.dim() - r] for x, r in zip(xs, ranks)]
+    lead = torch.broadcast_shapes(*leads)
+    return how([x.expand(*lead, *x.shape[x.dim() - r:]) for x, r in zip(xs, ranks)], axis)
+
+
+def fold(x: Tensor, axis: int, times: int) -> Tensor:
+    return x.unflatten(axis, (x.shape[axis] // times, times)).sum(axis)
+
+
+def cumsum(x: Tensor, axis: int, reverse: bool) -> Tensor:
+    return x.flip(axis).cumsum(axis).flip(axis) if reverse else x.cumsum(axis)
+
+
+# -- reductions and products ------------------------------------------------
+def lse(x: Tensor) -> Tensor:
+    """log(sum(exp(x))) over the last axis; -inf over an empty axis."""
+    return _LogSumExp.apply(x)
+
+
+def _largest(x: Tensor) -> Tensor:
+    if x.shape[-1] == 0:
+        return x.new_full(x.shape[:-1], -INF if x.is_floating_point() else torch.iinfo(x.dtype).min)
+    first = torch.argmax(x, -1, keepdim=True)  # documented: the first of several
+    return _detach_where(x.gather(-1, first).squeeze(-1), -INF)
+
+
+def _smallest(x: Tensor) -> Tensor:
+    if x.shape[-1] == 0:
+        return x.new_full(x.shape[:-1], INF if x.is_floating_point() else torch.iinfo(x.dtype).max)
+    return x.gather(-1, torch.argmin(x, -1, keepdim=True)).squeeze(-1)
+
+
+def _product(x: Tensor) -> Tensor:
+    y = x.new_ones(x.shape[:-1])
+    for factor in x.unbind(-1):
+        y = multiply(y, factor)
+    return y
+
+
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda x: x.sum(-1), "prod": _product, "lse": lse, "max": _largest, "min": _smallest,
+    "argmax": lambda x: torch.argmax(x, -1) if x.shape[-1] else x.new_zeros(x.shape[:-1], dtype=torch.int64),
+    "any": lambda x: x.any(-1), "all": lambda x: x.all(-1),
+}
+
+
+def reduce(x: Tensor, rank: int, fn: str, axes: tuple[int, ...]) -> Tensor:
+    """Several axes are reduced as one, flattened in row-major order ("first" on a tie means that order)."""
+    lead = x.dim() - rank
+    kept = [i for i in range(rank) if i not in axes]
+    x = x.permute(*range(lead), *(lead + i for i in (*kept, *sorted(axes))))
+    split = lead + len(kept)
+    return REDUCTIONS[fn](x.reshape(*x.shape[:split], x.shape[split:].numel()))
+
+
+def _spread(x: Tensor, letters: str, onto: str) -> Tensor:
+    """Axes named `letters` put in the order of `onto`, size 1 where absent."""
+    lead = x.dim() - len(letters)
+    x = x.permute(*range(lead), *(lead + letters.index(c) for c in onto if c in letters))
+    for i, c in enumerate(onto):
+        if c not in letters:
+            x = x.unsqueeze(lead + i)
+    return x
+
+
+def contract(a: Tensor, b: Tensor, spec: str, semiring: str) -> Tensor:
+    """einsum over (sum, times), or over (max | min | lse | argmax, plus); over bool it is (or, and)."""
+    sa, sb, so = spec_parts(spec)
+    if semiring == "sum" and a.is_floating_point() and bool(torch.isfinite(a).all() & torch.isfinite(b).all()):
+        return torch.einsum(f"...{sa},...{sb}->...{so}", a, b)
+    gone = "".join(dict.fromkeys(c for c in sa + sb if c not in so))
+    a, b = _spread(a, sa, so + gone), _spread(b, sb, so + gone)
+    fn = semiring
+    if semiring != "sum":
+        terms = a + b
+    elif a.dtype == torch.bool:
+        terms, fn = a & b, "any"
+    else:
+        terms = multiply(a, b)
+    n = len(so)
+    return reduce(terms, n + len(gone), fn, tuple(range(n, n + len(gone))))
+
+
+# -- linear algebra ---------------------------------------------------------
+def _solve(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.solve_ex(a, b, check_errors=False)[0]
+
+
+def _logdet(a: Tensor) -> Tensor:
+    return torch.linalg.slogdet(a)[1]
+
+
+def _systems(fn: Callable, *xs: Tensor) -> Tensor:
+    """`fn` over matrices with equal leading axes, flattened to one."""
+    lead = torch.broadcast_shapes(*(x.shape[:-2] for x in xs))
+    y = _Systems.apply(fn, *(x.expand(*lead, *x.shape[-2:]).reshape(lead.numel(), *x.shape[-2:]) for x in xs))
+    return y.reshape(*lead, *y.shape[1:])
+
+
+def solve(a: Tensor, b: Tensor, vector: bool) -> Tensor:
+    """A^-1 b for b[..., n] (`vector`) or b[..., n, m]; inf or NaN where A is singular."""
+    return _systems(_solve, a, b.unsqueeze(-1)).squeeze(-1) if vector else _systems(_solve, a, b)
+
+
+def logdet(a: Tensor) -> Tensor:
+    return _systems(_logdet, a)
