@@ -1,0 +1,115 @@
+"""The interpreter as a back end: the definition itself, in float64, cast to the module's dtype.
+
+Slow. Its gradients are torch autograd's through the interpreted steps, so it
+shares nothing with the compiler's adjoint.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Callable, Sequence, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..ir import interp
+from ..ir.cell import Cell, Node
+
+SCHEDULES = ("sequential",)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A cell as it was written, with nothing hoisted."""
+
+    cell: Cell
+    static: tuple[Node, ...] = ()
+
+
+def prepare(cell: Cell) -> Definition:
+    """No pass is run: this back end is what the passes are measured against."""
+    return Definition(cell)
+
+
+def build(definition: Definition, dtype: torch.dtype) -> Interpreter:
+    """The executable of a cell."""
+    return Interpreter(definition.cell, dtype)
+
+
+class Interpreter:
+    """`base.Executable` by interpretation; keeps no tape, the backward pass runs the steps again."""
+
+    def __init__(self, cell: Cell, dtype: torch.dtype):
+        self.cell, self.dtype = cell, dtype
+
+    def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
+                seed: int, training: bool, keep: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        with torch.no_grad():
+            outputs, finals = self._run(inputs, params, states, seed, training)
+        return [self._own(y) for y in outputs], [self._own(s) for s in finals], []
+
+    def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
+                 tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
+                 seed: int, training: bool) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+        groups = (inputs, params, states)
+
+        def gradients() -> list[Tensor | None]:
+            leaves = [[_leaf(x) for x in group] for group in groups]
+            outputs, finals = self._run(*leaves, seed, training)
+            ends = [(y, d.to(y.dtype)) for y, d in zip((*outputs, *finals), (*d_outputs, *d_finals))
+                    if d is not None and y.requires_grad]
+            wanted = [x for group in leaves for x in group if x.requires_grad]
+            if not ends or not wanted:
+                return [torch.zeros_like(x) for x in wanted]
+            found = torch.autograd.grad([y for y, _ in ends], wanted, [d for _, d in ends], allow_unused=True)
+            return [torch.zeros_like(x) if d is None else d for x, d in zip(wanted, found)]
+
+        found = iter(_with_autograd(gradients))
+        dx, dp, ds = ([self._own(next(found)) if x.is_floating_point() else None for x in group] for group in groups)
+        dp = [d if p.trainable else None for d, p in zip(dp, self.cell.params)]
+        return dx, dp, ds
+
+    def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of each tensor of the tape."""
+        return []
+
+    def explain(self, B: int | None = None, T: int | None = None) -> str:
+        """One line on what this is."""
+        return "interpreter: every operation of every step in torch, float64; nothing kept for the backward pass"
+
+    def _run(self, inputs, params, states, seed, training) -> tuple[list[Tensor], list[Tensor]]:
+        c = self.cell
+        r = interp.run(c, {p.name: x for p, x in zip(c.inputs, inputs)}, {p.name: x for p, x in zip(c.params, params)},
+                       {s.name: x for s, x in zip(c.states, states)}, seed=seed, training=training)
+        return [r.outputs[o.name] for o in c.outputs], [r.state[s.name] for s in c.states]
+
+    def _own(self, x: Tensor) -> Tensor:
+        """In the module's dtype, contiguous, and nobody else's memory."""
+        dtype = self.dtype if x.is_floating_point() else x.dtype
+        return x.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    return x.detach().to(torch.float64).requires_grad_() if x.is_floating_point() else x
+
+
+def _with_autograd(work: Callable[[], R]) -> R:
+    """Call `work` where torch records operations: inside a custom operator it
+    does not, whatever the grad mode, but a new thread begins with recording on."""
+    result: list[R] = []
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:  # handed to the caller below
+            failure.append(error)
+
+    thread = threading.Thread(target=body, name="ostinato-interpreter")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]

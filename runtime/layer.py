@@ -1,0 +1,274 @@
+"""A compiled cell as a torch.nn.Module."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from functools import cache
+from typing import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..ir import interp
+from ..ir.cell import Cell
+from . import stages
+from . import recur as operators
+from .import_torch import matching_weights
+from .plan import Plan, get
+from .ports import arrange, check_inputs, check_state, fail, ports, torch_dtype
+
+State = Mapping[str, Tensor]
+
+
+class Scope(nn.Module):
+    """The parameters of a sub-cell; the cell that uses it does the computing."""
+
+
+class Layer(nn.Module):
+    """A cell over time. Made by `ostinato.compile` or `Layer.from_cell`.
+
+    Inputs `[B, T, *shape]`, in declared order or by name; states `[B, *shape]`;
+    parameters, buffers and state_dict keys have the program's names.
+    """
+
+    def __init__(self, cell: Cell, *, backend: str = "auto", schedule: str = "auto",
+                 dtype: torch.dtype = torch.float32, seed: int = 0, values: Mapping[str, Tensor] | None = None,
+                 source: str | None = None):
+        super().__init__()
+        self.cell, self.backend, self.schedule, self.source = cell, backend, schedule, source
+        self._dtype, self._device, self._seed = dtype, torch.device("cpu"), seed
+        self._given = {k: torch.as_tensor(v) for k, v in (values or {}).items()}
+        self._draws = operators.draws(cell)
+        self._bind()
+        slots = []
+        initial = interp.initial_params(cell, seed, dtype=dtype, given=self._given)
+        for p in cell.params:
+            if p.name not in initial:
+                fail("const_value" if not p.trainable else "param_without_init", name=p.name)
+            home, leaf = self._home(p.name)
+            if p.trainable and p.type.kind == "real":
+                # Straight into the dictionaries of nn.Module, since a program may call a parameter `step`.
+                home._parameters[leaf] = nn.Parameter(initial[p.name])
+            else:
+                home._buffers[leaf] = initial[p.name]
+            slots.append((home, leaf))
+        self._slots = tuple(slots)
+
+    @classmethod
+    def from_cell(cls, cell: Cell, **options) -> Layer:
+        """A layer from a cell of the IR; options as for the constructor."""
+        return cls(cell, **options)
+
+    # -- what it is made of ------------------------------------------------
+    def _home(self, name: str) -> tuple[nn.Module, str]:
+        """The (sub)module that holds a parameter, and the parameter's name there."""
+        home: nn.Module = self
+        *path, leaf = name.split(".")
+        for part in path:
+            if part not in home._modules:
+                home._modules[part] = Scope()
+            home = home._modules[part]
+        return home, leaf
+
+    def _bind(self) -> None:
+        """Find or build the plan for the present dtype, and what calls need often."""
+        plan = get(self.cell, self.backend, self.schedule, self._dtype)
+        self._plan: Plan = plan
+        self._inputs, self._states = ports(self.cell, self._dtype)
+        self._result = result_type(self.cell.name, tuple(o.name for o in self.cell.outputs))
+        self._n_out = len(self.cell.outputs)
+        self._start = None      # the states' initial values, where they are numbers of the text
+        self._cached = None     # (versions, executable's params, initial states) for `step`
+        self._fast = getattr(plan.executable, "step", None)
+
+    def _params(self) -> list[Tensor]:
+        """The program's parameters in declared order."""
+        return [home._parameters[leaf] if leaf in home._parameters else
+                home._buffers[leaf] if leaf in home._buffers else getattr(home, leaf) for home, leaf in self._slots]
+
+    def _apply(self, fn, recurse=True):
+        # .to(), .double(), .cuda(): what fn does to one tensor tells the new dtype and device.
+        probe = fn(torch.zeros((), dtype=self._dtype, device=self._device))
+        if probe.dtype not in (torch.float32, torch.float64):
+            fail("option_value", option="dtype", expected="torch.float32 or torch.float64", actual=probe.dtype)
+        super()._apply(fn, recurse)
+        self._dtype, self._device = probe.dtype, probe.device
+        self._bind()
+        return self
+
+    def __getstate__(self):
+        # The plan stays behind: it belongs to a process and is found or built again.
+        left = ("_plan", "_fast", "_result", "_start", "_cached")
+        return {k: v for k, v in self.__dict__.items() if k not in left}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._bind()
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Draw the initial parameters anew, from `seed` or the one given when compiling."""
+        fresh = interp.initial_params(self.cell, self._seed if seed is None else seed, given=self._given)
+        with torch.no_grad():
+            for p, x in zip(self.cell.params, self._params()):
+                x.copy_(fresh[p.name])
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in the order of positional arguments."""
+        return tuple(p.name for p in self.cell.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order of the returned tuple."""
+        return tuple(o.name for o in self.cell.outputs)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of everything that is carried from step to step."""
+        return tuple(s.name for s in self.cell.states)
+
+    def extra_repr(self) -> str:
+        dims = ", ".join(f"{d.name}={d.size}" for d in self.cell.dims)
+        return f"{self.cell.name}({dims}), {self._plan.backend}, {self._plan.schedule}, {self._dtype}"
+
+    # -- running -----------------------------------------------------------
+    def forward(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None,
+                **named: Tensor):
+        """Run over a sequence: inputs [B, T, *shape] -> (y, state).
+
+        y: [B, T, *shape], a named tuple if there are several outputs. state:
+        dict of [B, *shape]; states left out start from their declared value.
+        `seed`: for cells that draw; otherwise taken from torch's generator.
+        Raises OstinatoError for wrong names, shapes, dtypes and devices.
+        """
+        xs, state = self._arguments(inputs, state, named)
+        B, T = check_inputs(self._inputs, xs, "BT", self._device)
+        outputs, finals = self._run(xs, state, seed, B)
+        return self._pack(outputs), dict(zip(self.state_names, finals))
+
+    def step(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None, **named: Tensor):
+        """One step: inputs [B, *shape] -> (y [B, *shape], state), the numbers of `forward`.
+
+        The state may also be the last positional argument. Without gradients
+        the static part of the cell is kept from call to call until a
+        parameter changes (in place or by assignment; not through `.data`).
+        """
+        xs, state = self._arguments(inputs, state, named)
+        (B,) = check_inputs(self._inputs, xs, "B", self._device)
+        if self._fast is None or torch.compiler.is_compiling() or self._needs_grad(xs, state):
+            outputs, finals = self._run([x.unsqueeze(1) for x in xs], state, seed, B)
+            return self._pack([y[:, 0] for y in outputs]), dict(zip(self.state_names, finals))
+        params, start = self._static()
+        states = self._initial(state, start, B)
+        outputs, finals = self._fast(xs, params, states, seed=operators.number(self._seed_for(seed)),
+                                     training=self.training)
+        return self._pack(outputs), dict(zip(self.state_names, finals))
+
+    def reference(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None,
+                  **named: Tensor):
+        """The same by the float64 interpreter on the same parameters: the
+        definition. Takes any float dtype, gives float64; differentiable in
+        inputs, states and parameters by torch alone (any number of times)."""
+        xs, state = self._arguments(inputs, state, named)
+        B, _ = check_inputs(self._inputs, xs, "BT", self._device, any_float=True)
+        check_state(self._states, state, B, self._device, any_float=True)
+        names = (p.name for p in self.cell.params)
+        r = interp.run(self.cell, dict(zip(self.input_names, xs)), dict(zip(names, self._params())), state,
+                       seed=operators.number(self._seed_for(seed)), training=self.training)
+        return self._pack([r.outputs[name] for name in self.output_names]), dict(r.state)
+
+    def initial_state(self, B: int) -> dict[str, Tensor]:
+        """The declared initial state for B sequences: name -> [B, *shape], memory of its own."""
+        params, start = self._derive()
+        return {name: x.expand(B, *x.shape).clone() for name, x in zip(self.state_names, start)}
+
+    def _arguments(self, inputs, state, named) -> tuple[list[Tensor], State]:
+        if inputs and (inputs[-1] is None or isinstance(inputs[-1], dict)):
+            if state is not None:
+                fail("repeated_argument", name=self.cell.name, argument="state")
+            *inputs, state = inputs
+        if not self._inputs:
+            fail("not_yet", what=f"running `{self.cell.name}`, which has no inputs,",
+                 instead="give it an input, whose length says how many steps to run")
+        return arrange(self._inputs, inputs, named, self.cell.name), {} if state is None else state
+
+    def _run(self, xs: list[Tensor], state: State, seed, B: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Inputs [B, T, *shape] to (outputs, final states), recorded by autograd where needed."""
+        params, start = self._derive()
+        states = self._initial(state, start, B)
+        keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*xs, *params, *states))
+        seed = self._seed_for(seed)
+        if keep or torch.compiler.is_compiling():
+            flat = torch.ops.ostinato.recur(self._plan.key, xs, params, states, seed, self.training, keep)
+            return flat[:self._n_out], flat[self._n_out:self._n_out + len(self._states)]
+        outputs, finals, _ = self._plan.executable.forward(xs, params, states, seed=operators.number(seed),
+                                                           training=self.training, keep=False)
+        return outputs, finals
+
+    def _derive(self) -> tuple[list[Tensor], list[Tensor]]:
+        """(the executable's parameters, the states' initial values [*shape])"""
+        static = self._plan.static
+        params = static.executable_params(self._params(), self._dtype)
+        if not static.fixed:
+            return params, static.initial_states(params, self._dtype, self._device)
+        if self._start is None:
+            self._start = static.initial_states((), self._dtype, self._device)
+        return params, self._start
+
+    def _static(self) -> tuple[list[Tensor], list[Tensor]]:
+        """`_derive`, computed anew only when a parameter has changed."""
+        own = self._params()
+        if self._plan.static.direct and self._start is not None:
+            return own, self._start
+        versions = [(x.data_ptr(), x._version) for x in own]
+        if self._cached is None or self._cached[0] != versions:
+            self._cached = versions, self._derive()
+        return self._cached[1]
+
+    def _initial(self, state: State, start: list[Tensor], B: int) -> list[Tensor]:
+        if state:
+            check_state(self._states, state, B, self._device)
+        return [state[p.name] if p.name in state else x.expand(B, *p.sizes) for p, x in zip(self._states, start)]
+
+    def _needs_grad(self, xs: list[Tensor], state: State) -> bool:
+        return torch.is_grad_enabled() and any(x.requires_grad for x in (*xs, *self._params(), *state.values()))
+
+    def _seed_for(self, seed: Tensor | int | None) -> Tensor | None:
+        if not self._draws:
+            return None
+        if seed is None:
+            return torch.randint(2**62, ())
+        return seed if isinstance(seed, Tensor) else torch.tensor(seed)
+
+    def _pack(self, outputs: list[Tensor]):
+        return outputs[0] if self._n_out == 1 else self._result(*outputs)
+
+    # -- looking inside, importing -------------------------------------------
+    def ir(self, stage: str) -> str:
+        """Text of a stage of compilation; see `stages.STAGES`. Raises OstinatoError for unknown stages."""
+        return stages.stage(self, stage)
+
+    def explain(self, B: int | None = None, T: int | None = None) -> str:
+        """The chosen schedule and back end, why, what was rejected, memory kept for the backward pass."""
+        return stages.explain(self, B, T)
+
+    def load_torch(self, module: nn.Module) -> Layer:
+        """Copy the weights of a torch.nn.LSTM, GRU or RNN with one layer and one
+        direction. Raises OstinatoError if they do not fit this cell."""
+        with torch.no_grad():
+            own = dict(zip((p.name for p in self.cell.params), self._params()))
+            for name, value in matching_weights(self.cell, module).items():
+                own[name].copy_(value)
+        return self
+
+
+@cache
+def result_type(cell: str, outputs: tuple[str, ...]) -> type:
+    """The named tuple of a cell's outputs (a name that Python reserves becomes `_0`, `_1`, ...)."""
+    kind = namedtuple(cell if cell.isidentifier() else "Outputs", outputs, rename=True)
+    kind.__reduce__ = lambda self: (_rebuild, (cell, outputs, tuple(self)))
+    return kind
+
+
+def _rebuild(cell: str, outputs: tuple[str, ...], values: tuple):
+    return result_type(cell, outputs)(*values)

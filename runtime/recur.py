@@ -1,0 +1,123 @@
+"""The torch operators: a cell over time, and its backward pass.
+
+`ostinato::recur(key, inputs, params, states, seed, training, keep)` gives the
+outputs, the final states and, if `keep`, the tape in one list;
+`ostinato::recur_backward` gives the gradients of the real inputs, trainable
+real params and real states. `key` names a plan of this process. Registered
+with torch.library, so that autograd, torch.compile and opcheck know them.
+"""
+
+from __future__ import annotations
+
+from typing import List, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from ..ir.cell import Cell
+from .plan import find
+from .ports import fail
+
+
+def number(seed: Tensor | None) -> int:
+    """The seed as the executables take it; cells without draws have none."""
+    return 0 if seed is None else int(seed)
+
+
+@torch.library.custom_op("ostinato::recur", mutates_args=())
+def recur(key: str, inputs: List[Tensor], params: List[Tensor], states: List[Tensor], seed: Optional[Tensor],
+          training: bool, keep: bool) -> List[Tensor]:
+    """Outputs [B, T, *shape], final states [B, *shape], then the tape (empty unless `keep`)."""
+    outputs, finals, tape = find(key).executable.forward(inputs, params, states, seed=number(seed), training=training,
+                                                         keep=keep)
+    return [*outputs, *finals, *tape]
+
+
+@recur.register_fake
+def _(key, inputs, params, states, seed, training, keep):
+    plan = find(key)
+    B, T = inputs[0].shape[:2]
+    like = inputs[0]
+    tape = plan.executable.tape_meta(B, T) if keep else ()
+    return [*(like.new_empty((B, T, *sizes), dtype=dtype) for sizes, dtype in plan.output_meta),
+            *(like.new_empty((B, *sizes), dtype=dtype) for sizes, dtype in plan.state_meta),
+            *(like.new_empty(sizes, dtype=dtype) for sizes, dtype in tape)]
+
+
+@torch.library.custom_op("ostinato::recur_backward", mutates_args=())
+def recur_backward(key: str, inputs: List[Tensor], params: List[Tensor], states: List[Tensor], tape: List[Tensor],
+                   d_outputs: List[Tensor], d_finals: List[Tensor], seed: Optional[Tensor],
+                   training: bool) -> List[Tensor]:
+    """Gradients of the real inputs, params and states, from those of the real outputs and final states."""
+    plan = find(key)
+    dx, dp, ds = plan.executable.backward(
+        inputs, params, states, tape, _spread(d_outputs, _real(plan.output_meta)),
+        _spread(d_finals, _real(plan.state_meta)), seed=number(seed), training=training)
+    return [d for group, reals in zip((dx, dp, ds), plan.reals) for d, real in zip(group, reals) if real]
+
+
+@recur_backward.register_fake
+def _(key, inputs, params, states, tape, d_outputs, d_finals, seed, training):
+    return [x.new_empty(x.shape) for group, reals in zip((inputs, params, states), find(key).reals)
+            for x, real in zip(group, reals) if real]
+
+
+def _real(meta: Sequence[tuple]) -> list[bool]:
+    return [dtype.is_floating_point for _, dtype in meta]
+
+
+def _spread(values: Sequence[Tensor], reals: Sequence[bool]) -> list[Tensor | None]:
+    """`values`, one per true entry of `reals`, with None at the others."""
+    found = iter(values)
+    return [next(found) if real else None for real in reals]
+
+
+def _setup(ctx, inputs, output) -> None:
+    key, xs, ps, ss, seed, training, _ = inputs
+    plan = find(key)
+    ends = len(plan.output_meta) + len(plan.state_meta)
+    ctx.set_materialize_grads(False)
+    ctx.key, ctx.training, ctx.seed, ctx.lead = key, training, seed, xs[0].shape[:2]
+    ctx.counts = len(xs), len(ps), len(ss)
+    ctx.save_for_backward(*xs, *ps, *ss, *output[ends:])
+
+
+def _backward(ctx, grads):
+    plan = find(ctx.key)
+    saved = list(ctx.saved_tensors)
+    groups = [[saved.pop(0) for _ in range(n)] for n in ctx.counts]
+    B, T = ctx.lead
+    like = next(x for x in (*groups[0], *groups[1], *groups[2]) if x.is_floating_point())
+
+    def cotangent(d: Tensor | None, sizes: tuple, dtype: torch.dtype) -> Tensor:
+        return like.new_zeros((), dtype=dtype).expand(sizes) if d is None else d
+
+    n = len(plan.output_meta)
+    d_outputs = [cotangent(d, (B, T, *sizes), dtype) for d, (sizes, dtype) in zip(grads, plan.output_meta)
+                 if dtype.is_floating_point]
+    d_finals = [cotangent(d, (B, *sizes), dtype) for d, (sizes, dtype) in zip(grads[n:], plan.state_meta)
+                if dtype.is_floating_point]
+    found = iter(torch.ops.ostinato.recur_backward(ctx.key, *groups, saved, d_outputs, d_finals, ctx.seed,
+                                                   ctx.training))
+    dx, dp, ds = ([next(found) if real else None for real in reals] for reals in plan.reals)
+    return None, dx, dp, ds, None, None, None
+
+
+recur.register_autograd(_backward, setup_context=_setup)
+
+
+def _second_setup(ctx, inputs, output) -> None:
+    ctx.cell = find(inputs[0]).cell.name
+
+
+def _second_backward(ctx, grads):
+    fail("not_yet", what=f"the second derivative of `{ctx.cell}` (a gradient through its gradient)",
+         instead="differentiate the interpreter twice: layer.reference(...)")
+
+
+recur_backward.register_autograd(_second_backward, setup_context=_second_setup)
+
+
+def draws(cell: Cell) -> bool:
+    """Whether a run of the cell needs a seed."""
+    return any(n.op == "random" for n in cell.body)

@@ -1,0 +1,64 @@
+"""Looking inside a layer: the text of each stage, and why it runs as it does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import backends
+from ..frontend.diagnostics import did_you_mean
+from .ports import fail
+
+if TYPE_CHECKING:
+    from .layer import Layer
+
+STAGES = ("source", "cell", "split", "fused", "adjoint", "schedule", "llvm", "asm")
+
+
+def stage(layer: Layer, name: str) -> str:
+    """The text of stage `name`. Raises OstinatoError if there is none, or if
+    this layer's back end does not have it."""
+    if name not in STAGES:
+        fail("unknown_stage", did_you_mean(name, STAGES), name=name, stages=", ".join(STAGES))
+    if name == "source":
+        return layer.source if layer.source is not None else print_cell(layer.cell)
+    if name == "cell":
+        return print_cell(layer.cell)
+    for part in (layer._plan.lowered, layer._plan.executable):
+        if hasattr(part, "ir") and (text := part.ir(name)) is not None:
+            return text
+    fail("backend_unavailable", 'compile with backend="llvm"', name=layer._plan.backend,
+         reason=f"it has no stage `{name}`")
+
+
+def explain(layer: Layer, B: int | None, T: int | None) -> str:
+    """Schedule, back end, reasons, rejected alternatives, memory kept for backward (bytes at B, T)."""
+    plan = layer._plan
+    lines = [f"cell       {layer.cell.name}({', '.join(f'{d.name}={d.size}' for d in layer.cell.dims)}), {plan.dtype}",
+             f"back end   {plan.backend}" + ("" if layer.backend != "auto" else " (the fastest one here)"),
+             f"schedule   {plan.schedule}"]
+    for other in backends.NAMES:
+        if other != plan.backend:
+            lines.append(f"rejected   back end {other}: {_rejected(other, layer.backend, plan.backend)}")
+    if hasattr(plan.executable, "explain"):
+        lines += str(plan.executable.explain(B, T)).splitlines()
+    if B is not None and T is not None:
+        kept = sum(_bytes(sizes, dtype) for sizes, dtype in plan.executable.tape_meta(B, T))
+        inputs = sum(_bytes((B, T, *p.sizes), p.dtype) for p in layer._inputs)
+        lines.append(f"memory     kept for the backward pass at B={B}, T={T}: {kept:,} bytes, "
+                     f"and the inputs ({inputs:,} bytes)")
+    return "\n".join(lines)
+
+
+def _rejected(name: str, asked: str, chosen: str) -> str:
+    if asked != "auto":
+        return f"{asked} was asked for"
+    if name not in backends.available():
+        return "not part of this version"
+    return "every operation in torch, step by step" if name == "interpreter" else f"{chosen} is preferred here"
+
+
+def _bytes(sizes, dtype) -> int:
+    n = dtype.itemsize
+    for size in sizes:
+        n *= size
+    return n
