@@ -2,13 +2,16 @@
 
 Tensors travel as lists in the order of the cell's ports: inputs and outputs
 `[B, T, *shape]`, params `[*shape]`, states `[B, *shape]`. real values have the
-module's dtype, int is int64, bool is torch.bool.
+module's dtype, int is int64, bool is torch.bool. Operands have any strides
+(0 too, where values repeat); results are contiguous and alias neither an
+operand nor each other.
 """
 
 from __future__ import annotations
 
 from typing import Protocol, Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -21,8 +24,18 @@ class Executable(Protocol):
         ...
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
-                 tape: Sequence[Tensor], d_outputs: Sequence[Tensor], d_finals: Sequence[Tensor], *,
+                 tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
                  seed: int, training: bool) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """-> gradients of inputs, params and initial states; None where there is none
-        (not real, or not trainable)."""
+        (not real, or not trainable). Cotangents of values that are not real are None."""
         ...
+
+    def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of each tensor of the tape. B and T may be symbolic
+        (torch.SymInt), so use arithmetic only, no comparison."""
+        ...
+
+    # Optional:
+    # step(inputs [B, *shape], params, states, *, seed, training) -> (outputs [B, *shape], finals): one lean step
+    # explain(B | None, T | None) -> str: lines for people
+    # ir(stage) -> str | None: text of the stages "schedule", "llvm", "asm"
