@@ -1,0 +1,286 @@
+"""The derivative of every operation: from a node's cotangent to its operands'.
+
+`RULES[op](d, n, ct)` gives one cotangent per operand, None where there is
+none. `d` is the builder with a few shorthands (`D`); the formula is the line.
+Rules use the node's own value y where that is cheaper than its operands.
+
+Where a rule's local derivative may be infinite or NaN, `guards` decides
+whether the result is replaced by 0 where ct is exactly 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Callable
+
+from ...ir.cell import Node
+from ...ir.ops import OPS, spec_parts
+from ...ir.types import Type
+from .rewrite import Rewriter
+
+Cotangents = tuple[str | None, ...]
+DerivativeRule = Callable[["D", Node, str], Cotangents]
+
+
+class D:
+    """Shorthands over a builder; arithmetic takes names or Python numbers."""
+
+    def __init__(self, b: Rewriter, nonfinite: Callable[[str], bool]):
+        self.b, self.nonfinite = b, nonfinite
+
+    def __call__(self, op: str, *args: str | float) -> str:
+        type = next((self.b.type(a) for a in args if isinstance(a, str) and self.b.type(a).kind != "bool"), None)
+        return self.b.op(op, *(a if isinstance(a, str) else self.b.full(a, type) for a in args))
+
+    def mul(self, first: str, *rest: str | float) -> str:
+        for r in rest:
+            first = self("mul", first, r)
+        return first
+
+    def choose(self, cond: str, a: str | float, b: str | float) -> str:
+        return self("select", cond, a, b)
+
+
+def _zero(d: D, n: Node, ct: str) -> Cotangents:
+    return (None,) * len(n.args)
+
+
+# -- structure and reductions ---------------------------------------------------
+def _broadcast(d: D, n: Node, ct: str) -> Cotangents:
+    """Sum over the axes that are new, the others put back in order."""
+    axes = n.attr("axes")
+    s = d.b.reduce(ct, "sum", tuple(i for i in range(n.type.rank) if i not in axes))
+    kept = sorted(axes)
+    shape = tuple(n.type.shape[i] for i in axes)
+    return (d.b.broadcast(s, shape, tuple(axes.index(i) for i in kept)),)
+
+
+def _pad(d: D, n: Node, ct: str) -> Cotangents:
+    axis = n.attr("axis")
+    return (d.b.slice(ct, axis, n.attr("start"), d.b.type(n.args[0]).shape[axis]),)
+
+
+def _concat(d: D, n: Node, ct: str) -> Cotangents:
+    axis, at, out = n.attr("axis"), 0, []
+    for a in n.args:
+        dim = d.b.type(a).shape[axis]
+        out.append(d.b.slice(ct, axis, at, dim))
+        at += dim.size
+    return tuple(out)
+
+
+def _interleave(d: D, n: Node, ct: str) -> Cotangents:
+    other = "fold" if n.op == "interleave" else "interleave"
+    return (d.b.add(other, (ct,), d.b.type(n.args[0]), other, axis=n.attr("axis"), times=n.attr("times")),)
+
+
+def _cumsum(d: D, n: Node, ct: str) -> Cotangents:
+    return (d.b.add("cumsum", (ct,), n.type, "cumsum", axis=n.attr("axis"), reverse=not n.attr("reverse")),)
+
+
+def _spread(d: D, n: Node, x: str) -> str:
+    """A value of a reduction's shape over its operand's shape."""
+    t = d.b.type(n.args[0])
+    return d.b.broadcast(x, t.shape, tuple(i for i in range(t.rank) if i not in n.attr("axes")))
+
+
+def _reduce(d: D, n: Node, ct: str) -> Cotangents:
+    (x,), y = n.args, n.name
+    match n.attr("fn"):
+        case "sum":                                  # 1
+            return (_spread(d, n, ct),)
+        case "lse":                                  # exp(x - y), 0 where y = -inf
+            live = d.choose(d("ne", y, -math.inf), ct, 0.0) if d.nonfinite(x) else ct
+            return (d.mul(_spread(d, n, live), d("exp", d("sub", x, _spread(d, n, y)))),)
+        case "max" | "min":
+            return (_extremum(d, n, ct),)
+        case "prod":
+            return (_prod(d, n, ct),)
+    return (None,)
+
+
+def _extremum(d: D, n: Node, ct: str) -> str:
+    """All to the first largest (smallest) element, in row-major order of the
+    reduced axes; nothing where the largest is -inf."""
+    (x,), fn = n.args, n.attr("fn")
+    t, axes = d.b.type(x), sorted(n.attr("axes"))
+    if fn == "max" and d.nonfinite(x):
+        ct = d.choose(d("ne", n.name, -math.inf), ct, 0.0)
+    at = d.b.reduce(x if fn == "max" else d("neg", x), "argmax", tuple(axes))
+    position = d.b.full(0, t.with_kind("int"))
+    for i in axes:                                   # the element's row-major position
+        k = d.b.add("iota", (), Type("int", (t.shape[i],)), "iota")
+        k = d.b.broadcast(k, t.shape, (i,))
+        position = d("add", d("mul", position, t.shape[i].size), k)
+    return d.choose(d("eq", position, _spread(d, n, at)), _spread(d, n, ct), 0.0)
+
+
+def _prod(d: D, n: Node, ct: str) -> str:
+    """The product of the others: y / x_i without zeros; with one zero only that
+    element has a derivative, the product of the rest; with more none has."""
+    (x,) = n.args
+    zero = d("eq", x, 0.0)
+    zeros = d.b.reduce(d.b.add("real", (zero,), d.b.type(x), "real"), "sum", n.attr("axes"))
+    rest = d.b.reduce(d.choose(zero, 1.0, x), "prod", n.attr("axes"))
+    at_zero = _spread(d, n, d.choose(d("le", zeros, 1.0), d.mul(ct, rest), 0.0))
+    elsewhere = _spread(d, n, d.choose(d("eq", zeros, 0.0), d.mul(ct, rest), 0.0))
+    return d.choose(zero, at_zero, d("div", elsewhere, d.choose(zero, 1.0, x)))
+
+
+def _contract(d: D, n: Node, ct: str) -> Cotangents:
+    """y_O = sum A_I B_J: dA_I = sum dy_O B_J. Other semirings: as the reduction of a sum of broadcasts."""
+    (x, y), (sx, sy, so) = n.args, spec_parts(n.attr("spec"))
+    if n.attr("semiring") == "argmax":
+        return (None, None)
+    if n.attr("semiring") != "sum":
+        return _tropical(d, n, ct)
+    return (_operand(d, ct, so, y, sy, x, sx), _operand(d, ct, so, x, sx, y, sy))
+
+
+def _operand(d: D, ct: str, so: str, y: str, sy: str, x: str, sx: str) -> str:
+    """sum dy_O B_J over what x does not have, constant along what only x has."""
+    here = "".join(c for c in sx if c in so or c in sy)
+    t = d.b.contract(ct, y, f"{so},{sy}->{here}")
+    return d.b.broadcast(t, d.b.type(x).shape, tuple(sx.index(c) for c in here))
+
+
+def _tropical(d: D, n: Node, ct: str) -> Cotangents:
+    (x, y), (sx, sy, so) = n.args, spec_parts(n.attr("spec"))
+    letters = so + "".join(dict.fromkeys(c for c in sx + sy if c not in so))
+    dims = dict(zip(sx, d.b.type(x).shape)) | dict(zip(sy, d.b.type(y).shape))
+    shape = tuple(dims[c] for c in letters)
+    wide = [d.b.broadcast(a, shape, tuple(letters.index(c) for c in s)) for a, s in ((x, sx), (y, sy))]
+    terms = d("add", *wide)
+    axes = tuple(range(len(so), len(letters)))
+    if not axes:
+        (c,) = (ct,)
+    else:
+        r = d.b.node(d.b.reduce(terms, n.attr("semiring"), axes))
+        (c,) = _reduce(d, Node(n.name, "reduce", (terms,), r.attrs, n.type), ct)
+    return tuple(_back(d, c, letters, a, s) for a, s in ((x, sx), (y, sy)))
+
+
+def _back(d: D, c: str, letters: str, a: str, s: str) -> str:
+    summed = d.b.reduce(c, "sum", tuple(i for i, l in enumerate(letters) if l not in s))
+    order = [l for l in letters if l in s]
+    return d.b.broadcast(summed, d.b.type(a).shape, tuple(s.index(l) for l in order))
+
+
+# -- linear algebra -----------------------------------------------------------------
+def _transpose(d: D, a: str) -> str:
+    t = d.b.type(a)
+    r = t.rank
+    return d.b.broadcast(a, (*t.shape[:-2], t.shape[-1], t.shape[-2]), (*range(r - 2), r - 1, r - 2))
+
+
+def _solve(d: D, n: Node, ct: str) -> Cotangents:
+    """x = A^-1 b: db = A^-T dx, dA = -db x^T"""
+    a, x = n.args[0], n.name
+    db = d.b.add("solve", (_transpose(d, a), ct), n.type, "solve")
+    lead = "abcdefgh"[:d.b.type(a).rank - 2]
+    spec = f"{lead}i,{lead}j->{lead}ij" if n.type.rank < d.b.type(a).rank else f"{lead}im,{lead}jm->{lead}ij"
+    return d("neg", d.b.contract(db, x, spec)), db
+
+
+def _logdet(d: D, n: Node, ct: str) -> Cotangents:
+    """log |det A|: dA = ct A^-T"""
+    (a,) = n.args
+    t = d.b.type(a)
+    rows, cols = (d.b.broadcast(d.b.add("iota", (), Type("int", (t.shape[-1 - k],)), "iota"), t.shape, (t.rank - 1 - k,))
+                  for k in (1, 0))
+    eye = d.b.add("real", (d("eq", rows, cols),), t, "eye")
+    inverse = d.b.add("solve", (_transpose(d, a), eye), t, "solve")
+    return (d.mul(d.b.broadcast(ct, t.shape, tuple(range(t.rank - 2))), inverse),)
+
+
+# -- pointwise ------------------------------------------------------------------------
+def _max(d: D, n: Node, ct: str) -> Cotangents:
+    """All to the larger (max) or smaller (min) operand, the first on a tie or
+    where it is NaN; nothing at max(-inf, -inf)."""
+    a, b = n.args
+    if n.op == "max" and d.nonfinite(a) and d.nonfinite(b):
+        ct = d.choose(d("ne", n.name, -math.inf), ct, 0.0)
+    first = d("ge" if n.op == "max" else "le", a, b)
+    if d.nonfinite(a):
+        first = d("or", first, d("ne", a, a))
+    return d.choose(first, ct, 0.0), d.choose(first, 0.0, ct)
+
+
+def _logaddexp(d: D, n: Node, ct: str) -> Cotangents:
+    """exp(a - y), exp(b - y), and 0 where y = -inf"""
+    a, b = n.args
+    if d.nonfinite(a) and d.nonfinite(b):
+        ct = d.choose(d("ne", n.name, -math.inf), ct, 0.0)
+    return tuple(d.mul(ct, d("exp", d("sub", x, n.name))) for x in (a, b))
+
+
+def _pow(d: D, n: Node, ct: str) -> Cotangents:
+    """p x^(p-1), 0 where p = 0; y log x, 0 where x = 0 and p >= 0"""
+    x, p = n.args
+    dx = d.mul(p, d("pow", x, d("sub", p, 1.0)))
+    dp = d.choose(d("and", d("eq", x, 0.0), d("ge", p, 0.0)), 0.0, d.mul(n.name, d("log", x)))
+    return d.choose(d("eq", p, 0.0), 0.0, d.mul(ct, dx)), d.mul(ct, dp)
+
+
+def _atan2(d: D, n: Node, ct: str) -> Cotangents:
+    """atan2(y, x): x / (x^2 + y^2), -y / (x^2 + y^2)"""
+    y, x = n.args
+    s = d("div", ct, d("add", d.mul(x, x), d.mul(y, y)))
+    return d.mul(s, x), d("neg", d.mul(s, y))
+
+
+def _custom_grad(d: D, n: Node, ct: str) -> Cotangents:
+    """custom_grad(y, x1, d1, ...): d_i to x_i"""
+    out: list[str | None] = [None] * len(n.args)
+    for i in range(1, len(n.args), 2):
+        out[i] = d.mul(ct, n.args[i + 1])
+    return tuple(out)
+
+
+def _unary(f: Callable[[D, str, str, str], str]) -> DerivativeRule:
+    return lambda d, n, ct: (f(d, ct, n.args[0], n.name),)
+
+
+def _binary(f: Callable[[D, str, str, str, str], Cotangents]) -> DerivativeRule:
+    return lambda d, n, ct: f(d, ct, n.args[0], n.args[1], n.name)
+
+
+RULES: dict[str, DerivativeRule] = {
+    "neg": _unary(lambda d, ct, x, y: d("neg", ct)),                                    # -1
+    "abs": _unary(lambda d, ct, x, y: d.mul(ct, d("sign", x))),                         # sign(x)
+    "exp": _unary(lambda d, ct, x, y: d.mul(ct, y)),                                    # y
+    "expm1": _unary(lambda d, ct, x, y: d.mul(ct, d("exp", x))),                        # exp(x); y + 1 would cancel
+    "log": _unary(lambda d, ct, x, y: d("div", ct, x)),                                 # 1 / x
+    "log1p": _unary(lambda d, ct, x, y: d("div", ct, d("add", x, 1.0))),                # 1 / (1 + x)
+    "sqrt": _unary(lambda d, ct, x, y: d("div", d.mul(ct, 0.5), y)),                    # 1 / (2 y)
+    "rsqrt": _unary(lambda d, ct, x, y: d.mul(ct, d.mul(y, y), d.mul(y, -0.5))),        # -y^3 / 2
+    "sin": _unary(lambda d, ct, x, y: d.mul(ct, d("cos", x))),                          # cos(x)
+    "cos": _unary(lambda d, ct, x, y: d("neg", d.mul(ct, d("sin", x)))),                # -sin(x)
+    "tan": _unary(lambda d, ct, x, y: d.mul(ct, d("add", d.mul(y, y), 1.0))),           # 1 + y^2
+    "tanh": _unary(lambda d, ct, x, y: d.mul(ct, d("sub", 1.0, d.mul(y, y)))),          # 1 - y^2
+    "sigmoid": _unary(lambda d, ct, x, y: d.mul(ct, d.mul(y, d("sub", 1.0, y)))),       # y (1 - y)
+    "softplus": _unary(lambda d, ct, x, y: d.mul(ct, d("sigmoid", x))),                 # sigmoid(x)
+    "logsigmoid": _unary(lambda d, ct, x, y: d.mul(ct, d("sigmoid", d("neg", x)))),     # sigmoid(-x)
+    "erf": _unary(lambda d, ct, x, y: d.mul(ct, d("exp", d("neg", d.mul(x, x))), 2 / math.sqrt(math.pi))),
+    "atan": _unary(lambda d, ct, x, y: d("div", ct, d("add", d.mul(x, x), 1.0))),       # 1 / (1 + x^2)
+    "add": _binary(lambda d, ct, a, b, y: (ct, ct)),                                    # 1, 1
+    "sub": _binary(lambda d, ct, a, b, y: (ct, d("neg", ct))),                          # 1, -1
+    "mul": _binary(lambda d, ct, a, b, y: (d.mul(ct, b), d.mul(ct, a))),                # b, a
+    "div": _binary(lambda d, ct, a, b, y: (q := d("div", ct, b), d("neg", d.mul(q, y)))),   # 1 / b, -y / b
+    "mod": _binary(lambda d, ct, a, b, y: (ct, d("neg", d.mul(ct, d("floor", d("div", a, b)))))),  # 1, -floor(a / b)
+    "max": _max, "min": _max, "logaddexp": _logaddexp, "pow": _pow, "atan2": _atan2,
+    "select": lambda d, n, ct: (None, d.choose(n.args[0], ct, 0.0), d.choose(n.args[0], 0.0, ct)),
+    "custom_grad": _custom_grad,
+    "real": lambda d, n, ct: (ct,),
+    "broadcast": _broadcast, "pad": _pad, "concat": _concat, "interleave": _interleave, "fold": _interleave,
+    "cumsum": _cumsum, "reduce": _reduce, "contract": _contract, "solve": _solve, "logdet": _logdet,
+    "place": lambda d, n, ct: (d.b.index(ct, n.attr("axis"), n.attr("at")),),
+    "stack": lambda d, n, ct: tuple(d.b.index(ct, n.attr("axis"), i) for i in range(len(n.args))),
+    # derivative zero almost everywhere, or not a real value
+    **{op: _zero for op in "sign floor ceil round floordiv int stop_gradient random iota training literal "
+       "not eq ne lt le gt ge and or".split()},
+}
+
+# slice and index: `adjoint` gathers the pieces (concat, stack) instead of adding padded ones
+GATHERED = frozenset({"slice", "index"})
+assert set(RULES) | GATHERED | {"input", "param", "state", "draw"} == set(OPS), set(OPS) - set(RULES)
