@@ -1,0 +1,145 @@
+"""Every cell of the zoo: the interpreter against the oracle, the compiled cell against the interpreter."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import oracles
+import ostinato
+import pytest
+import torch
+from scipy.signal import lfilter
+from torch.func import functional_call
+from zoo_data import (
+    NAMES,
+    assert_close,
+    cast,
+    data,
+    detached,
+    evaluate,
+    gradients,
+    leaves,
+    path,
+    shake,
+    sizes,
+)
+
+WIDER = {"I": 7, "H": 19, "D": 37, "K": 18, "V": 21, "N": 3, "M": 6, "n": 2}     # several vectors and a rest
+
+
+@cache
+def layer(name: str, backend: str, dtype: torch.dtype = torch.float64, wide: bool = False):
+    dims = {k: WIDER[k] for k in sizes(name)} if wide else sizes(name)
+    made = ostinato.compile(path(name), backend=backend, dtype=dtype, **dims)
+    shake(made)
+    return made
+
+
+def test_every_cell_has_an_oracle():
+    assert set(NAMES) == set(oracles.STEPS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_interpreter_agrees_with_oracle(name):
+    """Outputs, final states and gradients by inputs, parameters and initial states, to 1e-10."""
+    cell = layer(name, "interpreter")
+    xs, states = data(cell, B=3, T=17)
+    got = evaluate(cell.reference, cell, xs, states)
+    xs, states = leaves(xs), leaves(states)
+    params = dict(cell.named_parameters()) | dict(cell.named_buffers())
+    outputs, finals = oracles.run(name, xs, params, states)
+    results = {k: outputs[k] for k in cell.output_names} | {f"final.{k}": finals[k] for k in cell.state_names}
+    want = results | gradients(results, xs | states | dict(cell.named_parameters()))
+    assert set(finals) == set(cell.state_names)
+    assert_close(got, detached(want), 1e-10, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_declared_initial_state(name):
+    """Without a state, both start from the declared one (where -inf and parameters occur)."""
+    cell = layer(name, "interpreter")
+    xs, _ = data(cell, B=2, T=5)
+    y, finals = cell.reference(**xs)
+    outputs, want = oracles.run(name, xs, dict(cell.named_parameters()), cell.initial_state(2))
+    got = dict(zip(cell.output_names, (y,) if isinstance(y, torch.Tensor) else y))
+    assert_close(detached(got | finals), detached({k: outputs[k] for k in got} | {k: want[k] for k in finals}), 1e-10)
+
+
+TORCH = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_interpreter_agrees_with_torch(name):
+    """The three cells that torch.nn has, values and gradients."""
+    cell = layer(name, "interpreter")
+    xs, states = data(cell, B=3, T=17)
+    got = evaluate(cell.reference, cell, xs, states)
+    xs, states = leaves(xs), leaves(states)
+    p = dict(cell.named_parameters())
+    theirs = {"weight_ih_l0": p["W"], "weight_hh_l0": p["R"], "bias_ih_l0": p["b"],
+              "bias_hh_l0": p.get("br", torch.zeros_like(p["b"]))}
+    h = tuple(states[k][None] for k in cell.state_names)
+    module = TORCH[name](cell.cell.inputs[0].type.sizes[0], h[0].shape[-1], batch_first=True, dtype=torch.float64)
+    y, finals = functional_call(module, theirs, (xs["x"], h if name == "lstm" else h[0]))
+    results = {"h": y} | {f"final.{k}": v[0] for k, v in
+                          zip(cell.state_names, finals if name == "lstm" else (finals,))}
+    assert_close(got, detached(results | gradients(results, xs | states | p)), 1e-10, name)
+
+
+def test_iir_agrees_with_scipy():
+    cell = layer("iir", "interpreter")
+    x = data(cell, B=2, T=200)[0]["x"]
+    a = np.concatenate([[1.0], cell.get_parameter("a").detach().numpy()])
+    want = lfilter(cell.get_parameter("b").detach().numpy(), a, x.numpy(), axis=1)
+    assert_close({"y": cell.reference(x)[0].detach()}, {"y": torch.from_numpy(want)}, 1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_llvm_agrees_with_interpreter(name):
+    """float64, every B and T, values and all gradients to 1e-10; nothing is compiled anew for a B or a T."""
+    cell = layer(name, "llvm")
+    evaluate(cell, cell, *data(cell, B=2, T=3))
+    compiled = ostinato.compile_count()
+    for B in (0, 1, 3):
+        for T in (0, 1, 2, 17):
+            xs, states = data(cell, B, T)
+            assert_close(evaluate(cell, cell, xs, states), evaluate(cell.reference, cell, xs, states), 1e-10,
+                         f"{name} B={B} T={T}")
+    assert ostinato.compile_count() == compiled
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_llvm_at_odd_widths(name):
+    """Widths that need whole vectors and a rest, from the declared initial state."""
+    cell = layer(name, "llvm", wide=True)
+    xs, _ = data(cell, B=5, T=9)
+    assert_close(evaluate(cell, cell, xs, {}), evaluate(cell.reference, cell, xs, {}), 1e-10, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_llvm_in_float32(name):
+    """RMS of the error relative to the reference's RMS; the reference sees the same float32 numbers."""
+    cell = layer(name, "llvm", torch.float32, wide=True)
+    xs, states = data(cell, B=3, T=17)
+    xs, states = cast(xs, torch.float32), cast(states, torch.float32)
+    got = evaluate(cell, cell, xs, states)
+    want = evaluate(cell.reference, cell, cast(xs, torch.float64), cast(states, torch.float64))
+    assert all(v.dtype == torch.float32 for v in got.values() if v.is_floating_point())
+    assert_close(got, want, 5e-5, name)
+
+
+@pytest.mark.parametrize("backend", ["interpreter", "llvm"])
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_equal_sequence(name, backend):
+    cell = layer(name, backend)
+    xs, states = data(cell, B=3, T=7)
+    with torch.no_grad():
+        y, want = cell(**xs, state=states)
+        rows, state = [], states
+        for t in range(7):
+            y_t, state = cell.step(**{k: v[:, t] for k, v in xs.items()}, state=state)
+            rows.append((y_t,) if isinstance(y_t, torch.Tensor) else tuple(y_t))
+    got = dict(zip(cell.output_names, (torch.stack(r, 1) for r in zip(*rows))))
+    whole = dict(zip(cell.output_names, (y,) if isinstance(y, torch.Tensor) else y))
+    assert_close(got | state, whole | want, 1e-12, name)

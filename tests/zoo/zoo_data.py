@@ -1,0 +1,110 @@
+"""The zoo's files, test sizes, random data that respects declared facts, and comparisons."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FOLDER = Path(__file__).parents[2] / "examples" / "zoo"
+NAMES = sorted(p.stem for p in FOLDER.glob("*.ost"))
+POSITIVE = {"slstm": "n", "linear_attention": "z", "aaren": "u", "rwkv4": "b", "garch": "v"}   # denominators, variances
+
+
+def path(name: str) -> str:
+    return str(FOLDER / f"{name}.ost")
+
+
+def sizes(name: str) -> dict[str, int]:
+    """Small sizes from the file's second line, `# sizes: I=3 H=5`."""
+    line = Path(path(name)).read_text().splitlines()[1]
+    assert line.startswith("# sizes:"), line
+    return {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", line)}
+
+
+def draw(facts: tuple[str, ...], shape: tuple[int, ...], g: torch.Generator) -> Tensor:
+    """Random float64 values that fulfil the facts of a declaration."""
+    x = 0.7 * torch.randn(shape, generator=g, dtype=torch.float64)
+    for fact in facts:
+        if m := re.fullmatch(r"in [\[(](.+),(.+)[\])]", fact):
+            lo, hi = float(m[1]), float(m[2])
+            return lo + (hi - lo) * (0.05 + 0.9 * torch.rand(shape, generator=g, dtype=torch.float64))
+        if fact.startswith("<"):
+            return -F.softplus(x)
+        if fact.startswith(">") or fact == "nonneg":
+            return F.softplus(x)
+    return x
+
+
+def data(layer, B: int, T: int, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Random inputs [B, T, ...] and initial states [B, ...] of a layer, in float64."""
+    g = torch.Generator().manual_seed(1000 * seed + 10 * B + T)
+    xs = {p.name: draw(p.facts, (B, T, *p.type.sizes), g) for p in layer.cell.inputs}
+    states = {}
+    for s in layer.cell.states:
+        facts = s.facts or ((">= 0",) if POSITIVE.get(layer.cell.name) == s.name else ())
+        x = draw(facts, (B, *s.type.sizes), g)
+        states[s.name] = torch.randint(0, 3, x.shape, generator=g) if s.type.kind == "int" else x
+    return xs, states
+
+
+def shake(layer, seed: int = 1) -> None:
+    """Move parameters without facts off their initial values (many start at 0 or 1)."""
+    g = torch.Generator().manual_seed(seed)
+    facts = {p.name: p.facts for p in layer.cell.params}
+    with torch.no_grad():
+        for name, p in layer.named_parameters():
+            if not facts[name]:
+                p += 0.2 * torch.randn(p.shape, generator=g, dtype=torch.float64).to(p.dtype)
+
+
+def cast(values: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in values.items()}
+
+
+def leaves(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that autograd can differentiate by."""
+    return {k: v.detach().clone().requires_grad_() if v.is_floating_point() else v for k, v in values.items()}
+
+
+def gradients(results: dict[str, Tensor], wrt: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients by every real value of `wrt` for a fixed random cotangent of every real result."""
+    g = torch.Generator().manual_seed(7)
+    pairs = [(y, torch.randn(y.shape, generator=g, dtype=torch.float64).to(y.dtype)) for y in results.values()
+             if y.is_floating_point()]
+    real = {k: v for k, v in wrt.items() if v.is_floating_point()}
+    loss = sum((y * ct).sum() for y, ct in pairs)
+    got = torch.autograd.grad(loss, list(real.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip((f"d.{k}" for k in real), got))
+
+
+def evaluate(call, layer, xs: dict[str, Tensor], states: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Outputs, final states (`final.NAME`) and all gradients (`d.NAME`) of `layer` or its reference."""
+    xs, states = leaves(xs), leaves(states)
+    y, finals = call(**xs, state=states)
+    outputs = (y,) if isinstance(y, Tensor) else tuple(y)
+    results = dict(zip(layer.output_names, outputs)) | {f"final.{k}": v for k, v in finals.items()}
+    return detached(results | gradients(results, xs | states | dict(layer.named_parameters())))
+
+
+def detached(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach() for k, v in values.items()}
+
+
+def assert_close(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: float, what: str = "") -> None:
+    """Same names, shapes, and RMS of the error at most `tolerance` of the reference's RMS."""
+    assert got.keys() == want.keys(), what
+    for k, b in want.items():
+        a = got[k]
+        assert a.shape == b.shape, f"{what} {k}: shape {tuple(a.shape)} instead of {tuple(b.shape)}"
+        if not b.is_floating_point():
+            assert torch.equal(a, b), f"{what} {k}"
+            continue
+        if b.numel() == 0:
+            continue
+        error = (a.double() - b.double()).square().mean().sqrt().item()
+        scale = max(b.double().square().mean().sqrt().item(), 1e-3)
+        assert error <= tolerance * scale, f"{what} {k}: RMS error {error:.2e}, reference's RMS {scale:.2e}"
