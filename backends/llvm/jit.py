@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import threading
 from dataclasses import dataclass
+from functools import cache as once
 
+import llvmlite
+import llvmlite.binding as llvm
 import torch
+
+from . import cache, threads
 
 
 @dataclass(frozen=True)
@@ -16,34 +24,125 @@ class Options:
     slp: bool = False
 
 
-class Compiled:
-    """Linked code; alive as long as this object is (keep it while addresses are in use)."""
-
-    def address(self, name: str) -> int:
-        """Address of a function of the module with external linkage; KeyError if there is none."""
-        raise NotImplementedError
-
-    def asm(self) -> str:
-        """Host assembly of the module (generated anew from the IR, not counted by compile_count)."""
-        raise NotImplementedError
+_lock = threading.RLock()
+_serial = itertools.count()
+_compiled = 0
 
 
-def compile_module(llvm_ir_text: str, *, key_extra: str = "", options: Options = Options()) -> Compiled:
-    """Optimise, generate and link; code found in the disk cache is linked only.
-    Thread-safe. Raises RuntimeError with LLVM's message for IR that does not parse or verify."""
-    raise NotImplementedError
+@once
+def _features() -> dict[str, bool]:
+    return dict(llvm.get_host_cpu_features())
+
+
+@once
+def host() -> dict[str, str | int]:
+    """cpu, features (LLVM's notation), triple, llvm and llvmlite versions, vector_bits."""
+    has = _features()
+    bits = 512 if has.get("avx512f") else 256 if has.get("avx2") else 128
+    # sorted: the order from LLVM is not promised, and the text is part of the cache's key
+    text = ",".join(("+" if on else "-") + name for name, on in sorted(has.items()) if name != "prefer-256-bit")
+    if bits == 512:
+        text += ",-prefer-256-bit"
+    return {"cpu": llvm.get_host_cpu_name(), "features": text, "triple": llvm.get_process_triple(),
+            "llvm": ".".join(map(str, llvm.llvm_version_info)), "llvmlite": llvmlite.__version__, "vector_bits": bits}
+
+
+def vector_width(dtype: torch.dtype) -> int:
+    """Lanes of one host register of a real dtype (float32, float64) or int64."""
+    return host()["vector_bits"] // 8 // dtype.itemsize
 
 
 def compile_count() -> int:
     """Modules optimised and generated in this process (cache hits do not count)."""
-    raise NotImplementedError
+    return _compiled
 
 
-def vector_width(dtype: torch.dtype) -> int:
-    """Lanes of one host register of float32 or float64."""
-    raise NotImplementedError
+def _machine() -> llvm.TargetMachine:
+    return llvm.Target.from_triple(host()["triple"]).create_target_machine(
+        cpu=host()["cpu"], features=host()["features"], opt=3, reloc="pic", codemodel="default", jit=True)
 
 
-def host() -> dict[str, str | int]:
-    """cpu, features, triple, llvm and llvmlite versions, vector_bits."""
-    raise NotImplementedError
+@once
+def _linker() -> llvm.LLJIT:
+    """The process's one linker; every module becomes a library of its own in it."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.create_lljit_compiler(_machine(), use_jit_link=True)
+
+
+def _optimised(text: str, options: Options) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
+    module = llvm.parse_assembly(text)
+    module.verify()
+    machine = _machine()
+    module.triple, module.data_layout = host()["triple"], str(machine.target_data)
+    tuning = llvm.create_pipeline_tuning_options(speed_level=options.speed)
+    tuning.loop_vectorization = tuning.loop_interleaving = options.loop_vectorise
+    tuning.slp_vectorization = options.slp
+    builder = llvm.create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return module, machine
+
+
+def _key(text: str, key_extra: str, options: Options) -> str:
+    parts = (text, key_extra, repr(options), *(str(host()[k]) for k in ("llvm", "llvmlite", "triple", "cpu", "features")))
+    digest = hashlib.sha256()
+    for part in parts:  # lengths first, so that no two lists of parts look alike
+        digest.update(len(part.encode()).to_bytes(8, "little") + part.encode())
+    return digest.hexdigest()
+
+
+class Compiled:
+    """Linked code; alive as long as this object is (keep it while addresses are in use)."""
+
+    def __init__(self, text: str, options: Options, tracker: llvm.orcjit.ResourceTracker, names: frozenset[str]):
+        self._text, self._options, self._tracker, self._names = text, options, tracker, names
+
+    def address(self, name: str) -> int:
+        """Address of a function of the module with external linkage; KeyError if there is none."""
+        if name not in self._names:
+            raise KeyError(f"no function {name} in this module; it has {sorted(self._names)}")
+        return self._tracker[name]
+
+    def asm(self) -> str:
+        """Host assembly of the module (generated anew from the IR, not counted by compile_count)."""
+        with _lock:
+            module, machine = _optimised(self._text, self._options)
+            return machine.emit_assembly(module)
+
+
+def compile_module(llvm_ir_text: str, *, key_extra: str = "", options: Options = Options(),
+                   symbols: dict[str, int] | None = None) -> Compiled:
+    """Optimise, generate and link; code found in the disk cache is linked only.
+
+    `symbols`: addresses of functions that the text declares only (default: `threads.symbols()`);
+    the C library's are found by themselves. Thread-safe. Raises RuntimeError with LLVM's message
+    for IR that does not parse, verify or link.
+    """
+    global _compiled
+    symbols = threads.symbols() if symbols is None else symbols
+    with _lock:
+        linker = _linker()
+        key = _key(llvm_ir_text, key_extra, options)
+        code = cache.load(key)
+        if code is None:
+            module, machine = _optimised(llvm_ir_text, options)
+            code = machine.emit_object(module)
+            _compiled += 1
+            cache.store(key, code)
+        names = _defined(llvm_ir_text)
+        library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+        for name, address in symbols.items():
+            library.import_symbol(name, address)
+        for name in names:
+            library.export_symbol(name)
+        tracker = library.link(linker, f"ostinato.{next(_serial)}")
+    return Compiled(llvm_ir_text, options, tracker, names)
+
+
+def _defined(text: str) -> frozenset[str]:
+    """Functions with external linkage, read off the IR text (no need to parse it on a cache hit)."""
+    names = set()
+    for line in text.splitlines():
+        if line.startswith("define ") and not line.startswith(("define internal", "define private")):
+            names.add(line.split("@", 1)[1].split("(", 1)[0].strip().strip('"'))
+    return frozenset(names)
