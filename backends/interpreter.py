@@ -6,18 +6,17 @@ shares nothing with the compiler's adjoint.
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable, Sequence, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..ir import interp
 from ..ir.cell import Cell, Node
+from .recording import recording
 
 SCHEDULES = ("sequential",)
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class Interpreter:
             found = torch.autograd.grad([y for y, _ in ends], wanted, [d for _, d in ends], allow_unused=True)
             return [torch.zeros_like(x) if d is None else d for x, d in zip(wanted, found)]
 
-        found = iter(_with_autograd(gradients))
+        found = iter(recording(gradients))
         dx, dp, ds = ([self._own(next(found)) if x.is_floating_point() else None for x in group] for group in groups)
         dp = [d if p.trainable else None for d, p in zip(dp, self.cell.params)]
         return dx, dp, ds
@@ -93,23 +92,3 @@ class Interpreter:
 
 def _leaf(x: Tensor) -> Tensor:
     return x.detach().to(torch.float64).requires_grad_() if x.is_floating_point() else x
-
-
-def _with_autograd(work: Callable[[], R]) -> R:
-    """Call `work` where torch records operations: inside a custom operator it
-    does not, whatever the grad mode, but a new thread begins with recording on."""
-    result: list[R] = []
-    failure: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:  # handed to the caller below
-            failure.append(error)
-
-    thread = threading.Thread(target=body, name="ostinato-interpreter")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return result[0]

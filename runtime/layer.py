@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Mapping
 from functools import cache
-from typing import Mapping
+from keyword import iskeyword
 
 import torch
 from torch import Tensor, nn
 
+from ..frontend.diagnostics import did_you_mean
 from ..ir import interp
 from ..ir.cell import Cell
-from . import stages
 from . import recur as operators
+from . import stages
 from .import_torch import matching_weights
 from .plan import Plan, get
-from .ports import arrange, check_inputs, check_state, fail, ports, torch_dtype
+from .ports import arrange, check_inputs, check_state, fail, port, ports, torch_dtype
 
 State = Mapping[str, Tensor]
 
@@ -37,7 +39,7 @@ class Layer(nn.Module):
         super().__init__()
         self.cell, self.backend, self.schedule, self.source = cell, backend, schedule, source
         self._dtype, self._device, self._seed = dtype, torch.device("cpu"), seed
-        self._given = {k: torch.as_tensor(v) for k, v in (values or {}).items()}
+        self._given = given_values(cell, values or {})
         self._draws = operators.draws(cell)
         self._bind()
         slots = []
@@ -77,7 +79,8 @@ class Layer(nn.Module):
         self._inputs, self._states = ports(self.cell, self._dtype)
         self._result = result_type(self.cell.name, tuple(o.name for o in self.cell.outputs))
         self._n_out = len(self.cell.outputs)
-        self._start = None      # the states' initial values, where they are numbers of the text
+        # The states' initial values, where they are numbers of the text.
+        self._start = plan.static.constants(self._dtype, self._device) if plan.static.fixed else None
         self._cached = None     # (versions, executable's params, initial states) for `step`
         self._fast = getattr(plan.executable, "step", None)
 
@@ -142,7 +145,7 @@ class Layer(nn.Module):
         Raises OstinatoError for wrong names, shapes, dtypes and devices.
         """
         xs, state = self._arguments(inputs, state, named)
-        B, T = check_inputs(self._inputs, xs, "BT", self._device)
+        B, _ = check_inputs(self._inputs, xs, "BT", self._device)
         outputs, finals = self._run(xs, state, seed, B)
         return self._pack(outputs), dict(zip(self.state_names, finals))
 
@@ -168,7 +171,7 @@ class Layer(nn.Module):
                   **named: Tensor):
         """The same by the float64 interpreter on the same parameters: the
         definition. Takes any float dtype, gives float64; differentiable in
-        inputs, states and parameters by torch alone (any number of times)."""
+        inputs, states and parameters by torch's autograd (once)."""
         xs, state = self._arguments(inputs, state, named)
         B, _ = check_inputs(self._inputs, xs, "BT", self._device, any_float=True)
         check_state(self._states, state, B, self._device, any_float=True)
@@ -179,7 +182,7 @@ class Layer(nn.Module):
 
     def initial_state(self, B: int) -> dict[str, Tensor]:
         """The declared initial state for B sequences: name -> [B, *shape], memory of its own."""
-        params, start = self._derive()
+        _, start = self._derive()
         return {name: x.expand(B, *x.shape).clone() for name, x in zip(self.state_names, start)}
 
     def _arguments(self, inputs, state, named) -> tuple[list[Tensor], State]:
@@ -207,20 +210,20 @@ class Layer(nn.Module):
 
     def _derive(self) -> tuple[list[Tensor], list[Tensor]]:
         """(the executable's parameters, the states' initial values [*shape])"""
-        static = self._plan.static
-        params = static.executable_params(self._params(), self._dtype)
-        if not static.fixed:
-            return params, static.initial_states(params, self._dtype, self._device)
-        if self._start is None:
-            self._start = static.initial_states((), self._dtype, self._device)
-        return params, self._start
+        static, own = self._plan.static, self._params()
+        if static.idle:
+            return static.arrange(own, ()), self._start
+        if torch.compiler.is_compiling():
+            computed = torch.ops.ostinato.derive(self._plan.key, own)
+        else:
+            computed = static.compute(own, self._dtype, self._device)
+        return static.arrange(own, computed), computed[len(static.extra):] if self._start is None else self._start
 
     def _static(self) -> tuple[list[Tensor], list[Tensor]]:
         """`_derive`, computed anew only when a parameter has changed."""
-        own = self._params()
-        if self._plan.static.direct and self._start is not None:
-            return own, self._start
-        versions = [(x.data_ptr(), x._version) for x in own]
+        if self._plan.static.idle:
+            return self._derive()
+        versions = [(x.data_ptr(), x._version) for x in self._params()]
         if self._cached is None or self._cached[0] != versions:
             self._cached = versions, self._derive()
         return self._cached[1]
@@ -262,10 +265,24 @@ class Layer(nn.Module):
         return self
 
 
+def given_values(cell: Cell, values: Mapping[str, object]) -> dict[str, Tensor]:
+    """Values for parameters and consts as tensors. Raises OstinatoError for unknown names and wrong shapes."""
+    known, out = {p.name: p for p in cell.params}, {}
+    for name, value in values.items():
+        if name not in known:
+            fail("unexpected_dim", did_you_mean(name, known), cell=cell.name, name=name)
+        x = torch.as_tensor(value)
+        if tuple(x.shape) != known[name].type.sizes:
+            p = port(name, "const", known[name].type, torch.float64)
+            fail("const_shape", name=name, declared=p.declared, expected=f"[{', '.join(p.axes)}]", actual=list(x.shape))
+        out[name] = x.detach().to(torch_dtype(known[name].type.kind, torch.float64))
+    return out
+
+
 @cache
 def result_type(cell: str, outputs: tuple[str, ...]) -> type:
     """The named tuple of a cell's outputs (a name that Python reserves becomes `_0`, `_1`, ...)."""
-    kind = namedtuple(cell if cell.isidentifier() else "Outputs", outputs, rename=True)
+    kind = namedtuple("Outputs" if iskeyword(cell) else cell, outputs, rename=True)
     kind.__reduce__ = lambda self: (_rebuild, (cell, outputs, tuple(self)))
     return kind
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
 from torch import Tensor
@@ -23,43 +23,59 @@ from ..ir.interp import evaluate
 from ..ir.types import Type
 from .ports import fail, torch_dtype
 
+Meta = tuple[tuple[int, ...], torch.dtype]      # sizes (without B and T) and dtype
+
 
 @dataclass(frozen=True)
 class Static:
-    """The part of a cell that depends on parameters only."""
+    """What a cell computes from parameters only, once per call: the
+    parameters that the executable wants beyond the program's, and the states'
+    initial values where they depend on parameters."""
 
     params: tuple[str, ...]                 # of the program, in declared order
     wanted: tuple[str, ...]                 # of the executable, in its order
-    nodes: tuple[Node, ...]                 # compute those that are not the program's
-    init_nodes: tuple[Node, ...]            # compute the states' initial values
+    extra: tuple[str, ...]                  # those of `wanted` that are computed
+    nodes: tuple[Node, ...]                 # compute `extra`
+    init_nodes: tuple[Node, ...]            # compute `inits`
     inits: tuple[str, ...]                  # nodes, one per state
-
-    @property
-    def direct(self) -> bool:
-        """Nothing to compute: the executable takes the program's parameters."""
-        return self.params == self.wanted
+    meta: tuple[Meta, ...]                  # of what `compute` gives
 
     @property
     def fixed(self) -> bool:
         """The states' initial values are numbers of the text."""
         return all(n.op != "param" for n in self.init_nodes)
 
-    def executable_params(self, params: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-        """Values [*shape] for the executable from those of the program; differentiable."""
-        if self.direct:
+    @property
+    def idle(self) -> bool:
+        """There is nothing to compute."""
+        return not self.extra and self.fixed
+
+    def compute(self, params: Sequence[Tensor], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+        """Values of `extra`, then (unless `fixed`) of `inits`, [*shape] each; differentiable."""
+        reads = {("param", name): x for name, x in zip(self.params, params)}
+        values = evaluate(self.nodes, reads=reads, types=_types(self.nodes), dtype=dtype, device=device)
+        found = [values[name] for name in self.extra]
+        if self.fixed:
+            return found
+        reads |= {("param", name): x for name, x in zip(self.extra, found)}
+        values = evaluate(self.init_nodes, reads=reads, types=_types(self.init_nodes), dtype=dtype, device=device)
+        return found + [values[name] for name in self.inits]
+
+    def constants(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+        """The states' initial values, if `fixed`."""
+        values = evaluate(self.init_nodes, types=_types(self.init_nodes), dtype=dtype, device=device)
+        return [values[name] for name in self.inits]
+
+    def arrange(self, params: Sequence[Tensor], computed: Sequence[Tensor]) -> list[Tensor]:
+        """The executable's parameters, in its order."""
+        if self.params == self.wanted:
             return list(params)
-        values = dict(zip(self.params, params))
-        reads = {("param", name): x for name, x in values.items()}
-        values = values | evaluate(self.nodes, reads=reads, types={n.name: n.type for n in self.nodes}, dtype=dtype,
-                                   device=params[0].device if params else None)
+        values = dict(zip(self.params, params)) | dict(zip(self.extra, computed))
         return [values[name] for name in self.wanted]
 
-    def initial_states(self, params: Sequence[Tensor], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-        """Initial values [*shape], one per state, from the executable's parameters; differentiable."""
-        reads = {("param", name): x for name, x in zip(self.wanted, params)}
-        values = evaluate(self.init_nodes, reads=reads, types={n.name: n.type for n in self.init_nodes}, dtype=dtype,
-                          device=device)
-        return [values[name] for name in self.inits]
+
+def _types(nodes: Sequence[Node]) -> dict[str, Type]:
+    return {n.name: n.type for n in nodes}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +92,8 @@ class Plan:
     executable: Executable
     lowered: object
     reals: tuple[tuple[bool, ...], tuple[bool, ...], tuple[bool, ...]]
-    output_meta: tuple[tuple[tuple[int, ...], torch.dtype], ...]
-    state_meta: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    output_meta: tuple[Meta, ...]
+    state_meta: tuple[Meta, ...]
 
 
 _plans: dict[str, Plan] = {}
@@ -131,18 +147,22 @@ def _build(key: str, cell: Cell, backend: str, schedule: str, dtype: torch.dtype
     module = backends.module(backend)
     lowered = module.prepare(cell)
     run = lowered.cell
-    static = Static(tuple(p.name for p in cell.params), tuple(p.name for p in run.params), lowered.static,
-                    _closure(run, [s.init for s in run.states]), tuple(s.init for s in run.states))
     types = run.nodes()
 
-    def meta(t: Type) -> tuple[tuple[int, ...], torch.dtype]:
+    def meta(t: Type) -> Meta:
         return t.sizes, torch_dtype(t.kind, dtype)
 
-    return Plan(key, backend, schedule, dtype, run, static, module.build(lowered, dtype), lowered,
-                (tuple(p.type.kind == "real" for p in run.inputs),
-                 tuple(p.type.kind == "real" and p.trainable for p in run.params),
-                 tuple(s.type.kind == "real" for s in run.states)),
-                tuple(meta(types[o.value].type) for o in run.outputs), tuple(meta(s.type) for s in run.states))
+    given, inits = {p.name for p in cell.params}, _closure(run, [s.init for s in run.states])
+    extra = [p for p in run.params if p.name not in given]
+    state_meta = tuple(meta(s.type) for s in run.states)
+    computed = tuple(meta(p.type) for p in extra) + (state_meta if any(n.op == "param" for n in inits) else ())
+    static = Static(tuple(p.name for p in cell.params), tuple(p.name for p in run.params),
+                    tuple(p.name for p in extra), lowered.static, inits, tuple(s.init for s in run.states), computed)
+    reals = (tuple(p.type.kind == "real" for p in run.inputs),
+             tuple(p.type.kind == "real" and p.trainable for p in run.params),
+             tuple(s.type.kind == "real" for s in run.states))
+    return Plan(key, backend, schedule, dtype, run, static, module.build(lowered, dtype), lowered, reals,
+                tuple(meta(types[o.value].type) for o in run.outputs), state_meta)
 
 
 def _closure(cell: Cell, roots: Sequence[str]) -> tuple[Node, ...]:

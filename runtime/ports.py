@@ -3,8 +3,9 @@ checks of a call, whose errors name the port and its declared shape."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Iterable, Mapping, NoReturn, Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -45,9 +46,9 @@ def ports(cell: Cell, dtype: torch.dtype) -> tuple[tuple[Port, ...], tuple[Port,
             tuple(port(s.name, "state", s.type, dtype) for s in cell.states))
 
 
-def fail(name: str, help: str | None = None, **fields: object) -> NoReturn:
-    """Raise the catalogue's error `name`, with its own help or `help`."""
-    raise OstinatoError((diagnostic(name, help=help, **fields),))
+def fail(error: str, help: str | None = None, /, **fields: object) -> NoReturn:
+    """Raise the catalogue's error `error`, with its own help or `help`."""
+    raise OstinatoError((diagnostic(error, help=help, **fields),))
 
 
 def arrange(ports: Sequence[Port], given: Sequence[Tensor], named: Mapping[str, Tensor], cell: str) -> list[Tensor]:

@@ -5,15 +5,17 @@ outputs, the final states and, if `keep`, the tape in one list;
 `ostinato::recur_backward` gives the gradients of the real inputs, trainable
 real params and real states. `key` names a plan of this process. Registered
 with torch.library, so that autograd, torch.compile and opcheck know them.
+`ostinato::derive` is the part that depends on parameters only.
 """
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ..backends.recording import recording
 from ..ir.cell import Cell
 from .plan import find
 from .ports import fail
@@ -25,8 +27,8 @@ def number(seed: Tensor | None) -> int:
 
 
 @torch.library.custom_op("ostinato::recur", mutates_args=())
-def recur(key: str, inputs: List[Tensor], params: List[Tensor], states: List[Tensor], seed: Optional[Tensor],
-          training: bool, keep: bool) -> List[Tensor]:
+def recur(key: str, inputs: list[Tensor], params: list[Tensor], states: list[Tensor], seed: Tensor | None,
+          training: bool, keep: bool) -> list[Tensor]:
     """Outputs [B, T, *shape], final states [B, *shape], then the tape (empty unless `keep`)."""
     outputs, finals, tape = find(key).executable.forward(inputs, params, states, seed=number(seed), training=training,
                                                          keep=keep)
@@ -45,9 +47,9 @@ def _(key, inputs, params, states, seed, training, keep):
 
 
 @torch.library.custom_op("ostinato::recur_backward", mutates_args=())
-def recur_backward(key: str, inputs: List[Tensor], params: List[Tensor], states: List[Tensor], tape: List[Tensor],
-                   d_outputs: List[Tensor], d_finals: List[Tensor], seed: Optional[Tensor],
-                   training: bool) -> List[Tensor]:
+def recur_backward(key: str, inputs: list[Tensor], params: list[Tensor], states: list[Tensor], tape: list[Tensor],
+                   d_outputs: list[Tensor], d_finals: list[Tensor], seed: Tensor | None,
+                   training: bool) -> list[Tensor]:
     """Gradients of the real inputs, params and states, from those of the real outputs and final states."""
     plan = find(key)
     dx, dp, ds = plan.executable.backward(
@@ -112,10 +114,61 @@ def _second_setup(ctx, inputs, output) -> None:
 
 def _second_backward(ctx, grads):
     fail("not_yet", what=f"the second derivative of `{ctx.cell}` (a gradient through its gradient)",
-         instead="differentiate the interpreter twice: layer.reference(...)")
+         instead="call backward() or grad() without create_graph=True")
 
 
 recur_backward.register_autograd(_second_backward, setup_context=_second_setup)
+
+
+@torch.library.custom_op("ostinato::derive", mutates_args=())
+def derive(key: str, params: list[Tensor]) -> list[Tensor]:
+    """What the plan computes from the program's parameters (`Static.compute`), as one operator for traced graphs."""
+    plan = find(key)
+    return [x.clone(memory_format=torch.contiguous_format)
+            for x in plan.static.compute(params, plan.dtype, params[0].device)]
+
+
+@derive.register_fake
+def _(key, params):
+    return [params[0].new_empty(sizes, dtype=dtype) for sizes, dtype in find(key).static.meta]
+
+
+@torch.library.custom_op("ostinato::derive_backward", mutates_args=())
+def derive_backward(key: str, params: list[Tensor], d_computed: list[Tensor]) -> list[Tensor]:
+    """Gradients of the real parameters from those of the real computed values."""
+    plan = find(key)
+
+    def gradients() -> list[Tensor]:
+        leaves = [p.detach().requires_grad_() if p.is_floating_point() else p for p in params]
+        values = [x for x in plan.static.compute(leaves, plan.dtype, params[0].device) if x.is_floating_point()]
+        ends = [(x, d) for x, d in zip(values, d_computed) if x.requires_grad]
+        wanted = [p for p in leaves if p.is_floating_point()]
+        found = torch.autograd.grad([x for x, _ in ends], wanted, [d for _, d in ends], allow_unused=True)
+        return [torch.zeros_like(p) if d is None else d.clone(memory_format=torch.contiguous_format)
+                for p, d in zip(wanted, found)]
+
+    return recording(gradients)
+
+
+@derive_backward.register_fake
+def _(key, params, d_computed):
+    return [p.new_empty(p.shape) for p in params if p.is_floating_point()]
+
+
+def _derive_setup(ctx, inputs, output) -> None:
+    ctx.key = inputs[0]
+    ctx.save_for_backward(*inputs[1])
+
+
+def _derive_backward(ctx, grads):
+    params = list(ctx.saved_tensors)
+    meta = find(ctx.key).static.meta
+    found = iter(torch.ops.ostinato.derive_backward(
+        ctx.key, params, [d for d, (_, dtype) in zip(grads, meta) if dtype.is_floating_point]))
+    return None, [next(found) if p.is_floating_point() else None for p in params]
+
+
+derive.register_autograd(_derive_backward, setup_context=_derive_setup)
 
 
 def draws(cell: Cell) -> bool:

@@ -1,7 +1,6 @@
 """Cells built by hand, so that these tests need no front end."""
 
 import pytest
-
 from ostinato.ir.build import Builder
 from ostinato.ir.cell import Cell, Input, Node, Output, Param, State
 from ostinato.ir.types import INT, Dim, Type

@@ -1,0 +1,103 @@
+"""torch.library's own checks, and torch.compile without graph breaks."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch._dynamo.testing
+
+from ostinato.runtime.layer import Layer
+
+ops = torch.ops.ostinato
+
+
+def make(cell, **options):
+    return Layer.from_cell(cell, backend="interpreter", dtype=torch.float64, **options)
+
+
+@pytest.fixture(params=["lstm", "counter"])
+def layer(request, make_cell):
+    values = {"scale": torch.tensor([1.0, 2.0, 3.0])} if request.param == "counter" else None
+    return make(make_cell[request.param](), values=values)
+
+
+def arguments(layer, B=2, T=3):
+    """Inputs, executable's params, states, all with gradients where there are any."""
+    xs = [torch.randn(B, T, *p.sizes, dtype=p.dtype, requires_grad=True) if p.dtype.is_floating_point
+          else torch.randint(0, 4, (B, T, *p.sizes)) for p in layer._inputs]
+    params, start = layer._derive()
+    states = [x.detach().expand(B, *x.shape).clone().requires_grad_(x.is_floating_point()) for x in start]
+    return xs, params, states
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_opcheck_recur(layer, keep):
+    torch.library.opcheck(ops.recur, (layer._plan.key, *arguments(layer), None, True, keep))
+
+
+def test_opcheck_backward(layer):
+    key = layer._plan.key
+    xs, params, states = ([x.detach() for x in group] for group in arguments(layer))
+    flat = ops.recur(key, xs, params, states, None, True, True)
+    n_out, n_state = len(layer._plan.output_meta), len(states)
+    real = [torch.randn_like(y) if y.is_floating_point() else None for y in flat]
+    d_out = [d for d in real[:n_out] if d is not None]
+    d_end = [d for d in real[n_out:n_out + n_state] if d is not None]
+    torch.library.opcheck(ops.recur_backward, (key, xs, params, states, flat[n_out + n_state:], d_out, d_end, None, True))
+
+
+def test_opcheck_derive(counter_cell):
+    layer = make(counter_cell, values={"scale": torch.ones(3)})
+    assert not layer._plan.static.idle  # the initial state is a parameter
+    torch.library.opcheck(ops.derive, (layer._plan.key, layer._params()))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_no_graph_break_forward_and_backward(layer, backend):
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+
+    def gradients(run, xs):
+        y, state = run(*xs)
+        outputs = [y] if isinstance(y, torch.Tensor) else list(y)
+        ends = [v for v in (*outputs, *state.values()) if v.requires_grad]
+        leaves = [v for v in (*xs, *layer.parameters()) if v.requires_grad]
+        return outputs, torch.autograd.grad(sum((v ** 2).sum() for v in ends), leaves)
+
+    xs, _, _ = arguments(layer)
+    torch.testing.assert_close(gradients(compiled, xs), gradients(layer, xs))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*xs), layer(*xs))
+
+
+def test_step_and_draws_compile(noise_cell):
+    torch._dynamo.reset()
+    layer = make(noise_cell)
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, seed=torch.tensor(5)), layer(x, seed=torch.tensor(5)))
+    assert not torch.equal(compiled(x)[0], compiled(x)[0])
+    step = torch.compile(layer.step, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(step(x[:, 0], seed=torch.tensor(5)), layer.step(x[:, 0], seed=torch.tensor(5)))
+
+
+def test_lengths_share_one_graph(lstm_cell):
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    layer = make(lstm_cell)
+    compiled = torch.compile(layer, backend=counter, fullgraph=True, dynamic=True)
+    for B, T in ((2, 3), (3, 5), (4, 7)):
+        compiled(torch.randn(B, T, 3, dtype=torch.float64))
+    assert counter.frame_count == 1
+
+
+def test_unpickling_in_another_process(lstm_cell, tmp_path):
+    layer = make(lstm_cell)
+    x = torch.randn(2, 3, 3, dtype=torch.float64)
+    torch.save((layer, x, layer(x)[0].detach()), tmp_path / "layer.pt")
+    program = ("import sys, torch\nlayer, x, y = torch.load(sys.argv[1], weights_only=False)\n"
+               "assert torch.equal(layer(x)[0], y)\nlayer(x)[0].sum().backward()\nassert layer.W.grad is not None")
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "layer.pt")], check=True, timeout=120,
+                   env=os.environ | {"OMP_NUM_THREADS": "1"})
