@@ -20,16 +20,18 @@ from dataclasses import dataclass, replace
 from ...ir.cell import Cell, Input, Node, Output, Param, State
 from ...ir.ops import OPS
 from ...ir.types import Type
-from .canonicalise import RULES as CANONICAL, merge
+from .canonicalise import RULES as CANONICAL
+from .canonicalise import merge
 from .cse import Cse
 from .dce import Dce, live
-from .derivatives import GATHERED, RULES as DERIVATIVES, D
+from .derivatives import GATHERED, D
+from .derivatives import RULES as DERIVATIVES
 from .guards import Guards
-from .linear import RULES as LINEAR_RULES, LinearRewriter, outer_products
-from .rewrite import rebuild
+from .linear import COTANGENT, LinearRewriter, outer_products, reads_cotangent
+from .linear import RULES as LINEAR_RULES
+from .rewrite import rebuild, rename_roots
 from .tape import choose
 
-MARK = "∂"
 RULES = merge(CANONICAL, LINEAR_RULES)
 
 
@@ -64,8 +66,8 @@ class MakeAdjoint:
         if self.save not in ("auto", "all", "none"):
             raise ValueError(f"save={self.save!r}: expected auto, all or none")
         cell = Dce()(Cse()(cell))
-        joint = _simplify(_Joint(cell).build())
-        return _split(cell, joint, self.save)
+        joint = _Joint(cell)
+        return _split(cell, _simplify(joint.build()), joint.titles, self.save)
 
 
 def adjoint(cell: Cell, save: str = "auto") -> Adjoint:
@@ -85,6 +87,7 @@ class _Joint:
         self.d = D(self.b, lambda name: name in self.guards.nonfinite)
         self.parts: dict[str, list[tuple[str, Node | None]]] = defaultdict(list)
         self.active = _active(cell)
+        self.titles: dict[str, str] = {}     # cotangents by their node, for names that a reader recognises
 
     def build(self) -> Cell:
         cell, reads = self.cell, {}
@@ -92,7 +95,7 @@ class _Joint:
             for p in ports:
                 name = getattr(p, value)
                 if self.b.type(name).kind == "real":
-                    self.give(name, self.b.read(op, MARK + p.name, self.b.type(name)))
+                    self.give(name, self.b.read(op, COTANGENT + p.name, self.b.type(name)))
         for n in reversed(cell.body):
             if n.op in ("input", "state", "param"):
                 if n.type.kind == "real" and self.parts[n.name]:
@@ -152,6 +155,7 @@ class _Joint:
         value = whole[0]
         for w in whole[1:]:
             value = self.b.op("add", value, w)
+        self.titles.setdefault(value, f"d.{n.name}")
         return value
 
     def assemble(self, t: Type, op: str, axis: int, group: dict[tuple, str]) -> list[str]:
@@ -202,10 +206,10 @@ def _simplify(joint: Cell) -> Cell:
 
 
 # -- 2. and 3. two cells ------------------------------------------------------------
-def _split(cell: Cell, joint: Cell, policy: str) -> Adjoint:
+def _split(cell: Cell, joint: Cell, titles: dict[str, str], policy: str) -> Adjoint:
     cotangent: set[str] = set()
     for n in joint.body:
-        if any(a in cotangent for a in n.args) or (n.op in ("input", "state") and n.attr("name").startswith(MARK)):
+        if reads_cotangent(n) or any(a in cotangent for a in n.args):
             cotangent.add(n.name)
     primal = [n for n in joint.body if n.name not in cotangent]
     needed = {a for n in joint.body if n.name in cotangent for a in n.args} | set(joint.roots())
@@ -214,7 +218,7 @@ def _split(cell: Cell, joint: Cell, policy: str) -> Adjoint:
     stored = {n.name for n in primal if (nexts[n.attr("name")] if n.op == "state" else n.name) in written}
     saved = choose(primal, needed - cotangent, stored, policy)
     forward, names = _forward(cell, primal, saved)
-    return Adjoint(forward, _backward(cell, joint, names))
+    return Adjoint(forward, _titled(_backward(cell, joint, names), titles))
 
 
 def _forward(cell: Cell, primal: list[Node], saved: set[str]) -> tuple[Cell, dict[str, str]]:
@@ -238,8 +242,8 @@ def _backward(cell: Cell, joint: Cell, kept: dict[str, str]) -> Cell:
     for n in joint.body:
         if n.name in kept:
             n = Node(n.name, "input", (), (("name", kept[n.name]),), n.type, n.span)
-        elif n.op in ("input", "state") and n.attr("name").startswith(MARK):
-            n = replace(n, attrs=(("name", "d." + n.attr("name")[len(MARK):]),))
+        elif reads_cotangent(n):
+            n = replace(n, attrs=(("name", "d." + n.attr("name")[len(COTANGENT):]),))
         body.append(n)
     taken = set(types)
     zeros: dict[Type, str] = {}
@@ -272,8 +276,20 @@ def _backward(cell: Cell, joint: Cell, kept: dict[str, str]) -> Cell:
                             body=tuple(body), reverse=True)))
 
 
+def _titled(backward: Cell, titles: dict[str, str]) -> Cell:
+    """Cotangents named after the values that they belong to."""
+    taken = {n.name for n in backward.body}
+    names = {}
+    for n in backward.body:
+        title = f"d.{n.attr('name')[2:]}" if n.name.startswith(COTANGENT) else titles.get(n.name)
+        names[n.name] = n.name if title is None else _fresh(title, taken)
+    body = (replace(n, name=names[n.name], args=tuple(names[a] for a in n.args)) for n in backward.body)
+    return rename_roots(backward, names).with_body(body)
+
+
 def _fresh(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "."
-    taken.add(name)
-    return name
+    i, fresh = 1, name
+    while fresh in taken:
+        i, fresh = i + 1, f"{name}.{i}"
+    taken.add(fresh)
+    return fresh

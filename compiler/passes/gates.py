@@ -127,7 +127,7 @@ def _push_slice(b: _Pusher, n: Node) -> str | None:
     if n.args[0] not in b.dissolved:
         return None
     m, axis, start, dim = b.node(n.args[0]), n.attr("axis"), n.attr("start"), n.type.shape[n.attr("axis")]
-    args = tuple(a if (at := operand_axis(m, i, axis)) is None else b.slice(a, at, start, dim, n.name)
+    args = tuple(a if (at := operand_axis(m, i, axis)) is None else b.slice(a, at, start, dim, a)
                  for i, a in enumerate(m.args))
     return b.add(m.op, args, n.type, n.name, **dict(m.attrs))
 
@@ -136,7 +136,7 @@ def _push_index(b: _Pusher, n: Node) -> str | None:
     if n.args[0] not in b.dissolved:
         return None
     m, axis, at = b.node(n.args[0]), n.attr("axis"), n.attr("at")
-    args = tuple(a if (k := operand_axis(m, i, axis)) is None else b.index(a, k, at, n.name) for i, a in enumerate(m.args))
+    args = tuple(a if (k := operand_axis(m, i, axis)) is None else b.index(a, k, at, a) for i, a in enumerate(m.args))
     attrs = dict(m.attrs)
     match m.op:
         case "contract":

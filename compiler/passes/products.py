@@ -69,7 +69,7 @@ def _sum_of_product(b: Rewriter, n: Node, m: Node) -> str | None:
     axes, (x, y) = n.attr("axes"), m.args
     if (c := constant(b, y)) is not None and is_op(b, y, "broadcast"):
         return b.op("mul", b.reduce(x, "sum", axes), b.full(c, n.type), hint=n.name)
-    if not (is_op(b, x, "broadcast") or is_op(b, y, "broadcast")):
+    if not any(is_op(b, a, "broadcast") and b.type(inner(b, a)).rank < m.type.rank for a in (x, y)):
         return None
     letters = "abcdefghijklmnopqrstuvwxyz"[:m.type.rank]
     out = "".join(c for i, c in enumerate(letters) if i not in axes)
@@ -96,8 +96,12 @@ def contract(b: Rewriter, n: Node) -> str | None:
     if all(c in so for c in sx + sy):                                    # nothing is summed: a product
         spread = [b.broadcast(a, n.type.shape, tuple(so.index(c) for c in s)) for a, s in ((x, sx), (y, sy))]
         return b.op("mul", *spread, hint=n.name)
-    for a, first in ((x, True), (y, False)):                             # (-x) . y = -(x . y), if that is smaller
-        if is_op(b, a, "neg") and n.type.numel <= b.type(a).numel:
+    if set(sx) == set(sy):                                               # both have all letters: sum(x * y)
+        y = b.broadcast(y, b.type(x).shape, tuple(sx.index(c) for c in sy))
+        z = b.reduce(b.op("mul", x, y), "sum", tuple(i for i, c in enumerate(sx) if c not in so))
+        return b.broadcast(z, n.type.shape, tuple(so.index(c) for c in sx if c in so))
+    for a, first in ((x, True), (y, False)):                             # (-x) . y = -(x . y), unless x has fewer axes
+        if is_op(b, a, "neg") and n.type.rank <= b.type(a).rank:
             args = (inner(b, a), y) if first else (x, inner(b, a))
             return b.op("neg", b.contract(*args, n.attr("spec"), hint=n.name))
     return None

@@ -11,8 +11,9 @@ cheapest set to save is a minimum cut of it:
 which is exact (every constraint is a submodular pair). Costs are in units of
 one vectorised arithmetic operation per element and step:
 
-    save(v)   16 for a store and a load of one real (memory costs far more than
-              arithmetic; 8 if the value is an output, stored anyway), 4 for a bool
+    save(v)   40 for a store and a load of one real (12 bytes of memory traffic take as
+              long as about 40 vector operations; 16 if the value is an output, which
+              is stored anyway), 10 for a bool, twice that for an int
     work(v)   1 arithmetic, 4 division or root, 12 to 20 transcendental; reductions
               32 per result and 1 per operand element; products 32 per result and
               2 per multiplication; linear algebra and cumsum are always kept;
@@ -33,7 +34,7 @@ from ...ir.ops import spec_parts
 from ...ir.types import Type
 
 INF = 1 << 60
-LOAD, SAVE = 8, 16
+LOAD, SAVE = 16, 40
 _WORK = {**dict.fromkeys("div sqrt rsqrt floordiv mod".split(), 4), **dict.fromkeys("exp expm1 softplus".split(), 12),
          **dict.fromkeys("log log1p sin cos tanh sigmoid logsigmoid atan".split(), 15),
          **dict.fromkeys("tan erf atan2 pow logaddexp".split(), 20), "random": 20}
@@ -94,7 +95,7 @@ def choose(nodes: Iterable[Node], needed: Iterable[str], stored: set[str], polic
 
 def _save(n: Node, stored: bool) -> int:
     if n.type.kind == "bool":
-        return 4 * n.type.numel
+        return 10 * n.type.numel
     return (LOAD if stored else SAVE) * n.type.numel * (2 if n.type.kind in ("int", "complex") else 1)
 
 
