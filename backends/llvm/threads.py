@@ -92,7 +92,7 @@ def emit_parallel_for(module: ir.Module, b: ir.IRBuilder, worker: ir.Function, d
         with many:
             context = _context_type()
             with b.goto_entry_block():
-                shared = b.alloca(context, name="team")
+                shared = b.inttoptr(b.ptrtoint(b.alloca(context), I64), PTR, name="team")  # untyped
             for i, value in enumerate((data, n_tasks, I64(0))):
                 b.store(value, b.gep(shared, [I32(0), I32(i)], source_etype=context))
             wanted = b.select(b.icmp_signed("<", n_tasks, b.sext(n_threads, I64)), b.trunc(n_tasks, I32), n_threads)

@@ -1,0 +1,236 @@
+"""Values at a point: from registers, from buffers, or computed on demand.
+
+`value(node, idx, c)` emits code for one element (or the lanes of one
+register) of a node, recursing through everything that has no buffer. What is
+emitted lands in the outermost loop that binds the variables it depends on,
+and is remembered there.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from ...compiler.schedules.kernel import Buffer, Kernel, Part, Phase, Run, Store
+from ...compiler.schedules.views import operand_indices
+from ...ir.cell import Node
+from ...ir.ops import OPS, spec_parts
+from . import math, random
+from .loops import I64, Nest, i64
+from .memory import BIT, Index, lane_stride, load, offset_of, splat, store
+from .vector import fma
+
+
+class Evaluator:
+    """Shared by all phases of one part: knows buffers, rows and packs.
+
+    `frame` gives, per buffer, its pointer and row strides (see `kernel.py`)."""
+
+    def __init__(self, kernel: Kernel, run: Run, part: Part, frame, nest: Nest, real: ir.Type, width: int,
+                 rows_b: ir.Value, rows_t: ir.Value | None, step: ir.Value | None):
+        self.kernel, self.run, self.part, self.frame, self.nest = kernel, run, part, frame, nest
+        self.nodes: dict[str, Node] = run.nodes
+        self.real, self.width = real, width
+        self.rows_b, self.rows_t, self.step = rows_b, rows_t, step
+        self.at: dict[str, list[Index]] = {}
+        self.results: dict[tuple, ir.Value] = {}
+        self.own: set[str] = set()
+        self.phase: Phase | None = None
+        self.lane_block: tuple = (i64(0), 0)
+        self._static: dict[str, bool] = {}
+        self._below_memo: dict[str, set[str]] = {}
+
+    def buffer(self, name: str) -> Buffer:
+        return self.frame.buffers[name]
+
+    # -- computing ------------------------------------------------------
+    def value(self, name: str, idx: tuple[Index, ...], c: dict[str, Index]) -> ir.Value:
+        """The node's value at `idx` for the row (and copy) of `c`."""
+        held = self.results.get((name, tuple(ix.key for ix in c.values())))
+        if held is not None and all(ix is c.get(f"p{i}") for i, ix in enumerate(idx)):
+            return held
+        node = self.nodes[name]
+        rows = () if self.is_static(name) else tuple(c[r].key for r in ("b", "t") if r in c)
+        key = (name, tuple(ix.key for ix in idx), rows)
+        variables = [ix.var for ix in idx] + ([] if self.is_static(name) else [c[r].var for r in ("b", "t") if r in c])
+        if self._below(name):
+            variables += [ix.var for ix in c.values()]
+        scope = self.nest.scopes[self.nest.depth(variables)]
+        if key not in scope.memo:
+            scope.memo[key] = self._compute(node, idx, c, scope.builder)
+        return scope.memo[key]
+
+    def _below(self, name: str) -> set[str]:
+        """Reduction results of this phase that an inline evaluation would use."""
+        if name in self._below_memo:
+            return self._below_memo[name]
+        grouped = {n for g in self.phase.groups for n in g.nodes}
+        if not grouped or self.phase.rows == "sum" or not self.results:
+            return set()
+        found, todo = set(), [name]
+        while todo:
+            n = todo.pop()
+            if n in grouped:
+                found.add(n)
+            elif n in self.own or n not in self.part.reads:
+                todo += self.nodes[n].args
+        self._below_memo[name] = found
+        return found
+
+    def is_static(self, name: str) -> bool:
+        """Does not depend on the row: parameters and literals only."""
+        if name not in self._static:
+            node = self.nodes[name]
+            leaf = not node.args or (name in self.part.reads)
+            self._static[name] = (node.op in ("param", "literal", "iota", "training")) if leaf else \
+                node.op != "random" and all(self.is_static(a) for a in node.args)
+        return self._static[name]
+
+    def _compute(self, node: Node, idx, c, b: ir.IRBuilder) -> ir.Value:
+        if node.name in self.part.reads and (node.name not in self.own or not node.args):
+            return self.get(self.part.reads[node.name], idx, c, b)
+        match node.op:
+            case "literal":
+                t = {"real": self.real, "int": I64, "bool": BIT}[node.type.kind]
+                return ir.Constant(t, node.attr("value"))
+            case "iota":
+                return self._lane_numbers(idx[0], b)
+            case "training":
+                return b.trunc(self.frame.training, BIT)
+            case "random":
+                return self._random(node, idx, c, b)
+            case "fold":
+                return self._fold(node, idx, c, b)
+            case "interleave":
+                axis, times = node.attr("axis"), node.attr("times")
+                return self._spread(node, idx, axis, lambda v: b.sdiv(v, i64(times)), c, b)
+        args = [self.value(a, tuple(at), c) for a, at in operand_indices_at(node, idx)]
+        if node.op in ("broadcast", "slice", "index", "custom_grad"):
+            return args[0]
+        width = max((a.type.count for a in args if isinstance(a.type, ir.VectorType)), default=0)
+        args = [splat(b, a, width) for a in args]
+        if node.op == "contract":
+            return b.fmul(*args) if node.type.kind == "real" else math.emit(b, "mul", *args)
+        if OPS[node.op].group != "pointwise":
+            raise NotImplementedError(f"operation {node.op!r} on the llvm back end: use backend=\"interpreter\"")
+        return math.emit(b, node.op, *args, to=self.real)
+
+    def _lane_numbers(self, ix: Index, b) -> ir.Value:
+        base = ix.value(b)
+        if not ix.width:
+            return base
+        steps = ir.Constant(ir.VectorType(I64, ix.width), list(range(ix.width)))
+        return b.add(splat(b, base, ix.width), steps)
+
+    def _random(self, node: Node, idx, c, b) -> ir.Value:
+        t = self.value(node.args[0], (), c)
+        at, stride = self.frame.sequence(b, c), 1
+        number = b.mul(at, i64(node.type.numel))
+        for d, ix in zip(reversed(node.type.shape), reversed(idx)):
+            v = self._lane_numbers(ix, b)
+            v = b.mul(v, splat(b, i64(stride), ix.width)) if stride > 1 else v
+            width = v.type.count if isinstance(v.type, ir.VectorType) else 0
+            number = b.add(splat(b, number, width), v)
+            stride *= d.size
+        draw = random.uniform if node.attr("dist") == "uniform" else random.normal
+        return draw(b, self.frame.seed, node.attr("site"), t, number, self.real)
+
+    def _spread(self, node: Node, idx, axis: int, move, c, b) -> ir.Value:
+        """Read at computed positions along `axis`, lane by lane if it is the lanes'."""
+        ix = idx[axis]
+        moved = [(*idx[:axis], Index(("moved", ix.var), ix.copy, move(b.add(ix.value(b), i64(k)))), *idx[axis + 1:])
+                 for k in range(max(1, ix.width))]
+        values = [self._leaf(node.args[0], at, c, b) for at in moved]
+        if not ix.width:
+            return values[0]
+        out = ir.Constant(ir.VectorType(values[0].type, ix.width), ir.Undefined)
+        for k, v in enumerate(values):
+            out = b.insert_element(out, v, ir.Constant(ir.IntType(32), k))
+        return out
+
+    def _leaf(self, name: str, idx, c, b) -> ir.Value:
+        if name not in self.part.reads:
+            raise NotImplementedError(f"{name}: interleave or fold of a value without a buffer")
+        return self.get(self.part.reads[name], idx, c, b)
+
+    def _fold(self, node: Node, idx, c, b) -> ir.Value:
+        axis, times, total = node.attr("axis"), node.attr("times"), None
+        for k in range(times):
+            x = self._spread(node, idx, axis, lambda v: b.add(b.mul(v, i64(times)), i64(k)), c, b)
+            total = x if total is None else math.emit(b, "add", total, x)
+        return total
+
+    # -- accumulating ---------------------------------------------------
+    def accumulate(self, name: str, acc: ir.Value, c: dict[str, Index], red: tuple[Index, ...]) -> ir.Value:
+        """`acc` combined with the reduction's next term."""
+        node, b = self.nodes[name], self.nest.b
+        idx = tuple(c[f"p{i}"] for i in range(node.type.rank))
+        if node.op == "contract" and node.attr("semiring") == "sum":
+            return self.add_product(name, acc, c, idx, red)
+        if node.op == "contract":
+            raise NotImplementedError(f"semiring {node.attr('semiring')!r} on the llvm back end")
+        (arg, at), = operand_indices_at(node, idx, red)
+        width = acc.type.count if isinstance(acc.type, ir.VectorType) else 0
+        return self._combine(name, acc, splat(b, self.value(arg, at, c), width))
+
+    def add_product(self, name: str, acc: ir.Value, c, idx, red) -> ir.Value:
+        """acc + term, with a fused multiply-add where the term is a product."""
+        node, b = self.nodes[name], self.nest.b
+        width = acc.type.count if isinstance(acc.type, ir.VectorType) else 0
+        if node.op == "contract" and (red or name not in self.part.reads):
+            pair = [self._operand(node, k, a, at, c) for k, (a, at) in enumerate(operand_indices_at(node, idx, red))]
+            return fma(b, *(splat(b, x, width) for x in pair), acc)
+        return b.fadd(acc, splat(b, self.value(name, idx, c), width))
+
+    def _operand(self, node: Node, k: int, arg: str, at, c) -> ir.Value:
+        """A factor: from its pack if it has one."""
+        packed = self.kernel.packed.get((self.run.prefix + node.name, k))
+        if packed is None or self.phase.rows == "sum":
+            return self.value(arg, at, c)
+        pack = next(p for p in self.kernel.packs if p.name == packed[0])
+        spec = dict(zip(spec_parts(node.attr("spec"))[k], at))
+        key = (packed, tuple(ix.key for ix in at))
+        scope = self.nest.scopes[self.nest.depth([ix.var for ix in at])]
+        if key not in scope.memo:
+            b, members = scope.builder, len(pack.members)
+            block, first = self.lane_block
+            lane = spec[pack.lane[0]]
+            offset = i64(0)
+            for letter, size in pack.letters:
+                offset = b.add(b.mul(offset, i64(size)), spec[letter].value(b))
+            offset = b.add(b.mul(offset, i64(-(-pack.lane[1] // pack.lanes))), block)
+            offset = b.add(b.mul(offset, i64(pack.reduced[1])), spec[pack.reduced[0]].value(b))
+            offset = b.add(b.mul(offset, i64(members * pack.lanes)), i64(packed[1] * pack.lanes + first + lane.offset))
+            scope.memo[key] = load(b, self.frame.packs[pack.name], offset, "real", self.real, lane.width, 1)
+        return scope.memo[key]
+
+    # -- memory ---------------------------------------------------------
+    def get(self, name: str, idx: tuple[Index, ...], c, b: ir.IRBuilder) -> ir.Value:
+        buffer = self.buffer(name)
+        width = max((ix.width for ix in idx), default=0)
+        start = self.frame.row(b, buffer, c, self.step)
+        return load(b, self.frame.pointer(b, name), offset_of(b, buffer, idx, start), buffer.kind, self.real, width,
+                    lane_stride(buffer, idx))
+
+    def put(self, s: Store, idx: tuple[Index, ...], value: ir.Value, c, add: bool = False) -> None:
+        """Store (or add) a value computed at `idx`; the store's index map places it."""
+        b, buffer = self.nest.b, self.buffer(s.buffer)
+        at = tuple(Index(None, 0, o) if a is None else idx[a].plus(o) for a, o in s.index)
+        width = max((ix.width for ix in at), default=0)
+        pointer, start = self.frame.pointer(b, s.buffer), self.frame.row(b, buffer, c, self.step)
+        offset, stride = offset_of(b, buffer, at, start), lane_stride(buffer, at)
+        value = splat(b, value, width)
+        if add:
+            value = b.fadd(value, load(b, pointer, offset, buffer.kind, self.real, width, stride))
+        store(b, value, pointer, offset, buffer.kind, self.real, width, stride)
+
+
+def operand_indices_at(node: Node, idx: tuple[Index, ...], red: tuple[Index, ...] = ()):
+    """`views.operand_indices` with run-time indices."""
+    match node.op:
+        case "slice":
+            axis, start = node.attr("axis"), node.attr("start")
+            return [(node.args[0], tuple(ix.plus(start) if i == axis else ix for i, ix in enumerate(idx)))]
+        case "index":
+            axis = node.attr("axis")
+            return [(node.args[0], (*idx[:axis], Index(None, 0, node.attr("at")), *idx[axis:]))]
+    return operand_indices(node, idx, red)

@@ -1,0 +1,174 @@
+"""The LLVM back end as the runtime sees it: see `backends.base.Executable`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+from ...compiler.schedules.build import backward_kernel, forward_kernel, recomputes
+from ...ir.cell import Cell
+from ...ir.types import Type
+from .launch import Launch
+
+SCHEDULES = ("sequential",)
+FEW = 4                        # rows (batch times steps) up to which nothing is packed
+CHECK_BYTES = 512 * 1024       # values of one tile that the recomputing backward pass keeps
+
+
+def prepare(cell: Cell):
+    """The passes of the pipeline."""
+    from ...compiler.pipeline import lower
+    return lower(cell)
+
+
+def build(lowered, dtype: torch.dtype) -> LlvmExecutable:
+    """The executable of a lowered cell; kernels are compiled when first needed."""
+    return LlvmExecutable(lowered, dtype)
+
+
+class LlvmExecutable:
+    """Kernels of one cell in one dtype. B and T are free."""
+
+    def __init__(self, lowered, dtype: torch.dtype):
+        self.lowered, self.dtype = lowered, dtype
+        self.cell: Cell = lowered.cell
+
+    # -- kernels, compiled on demand --------------------------------------
+    @cached_property
+    def recompute(self) -> bool:
+        """Backward runs the steps again from states kept at the starts of tiles."""
+        return recomputes(self.cell)
+
+    @cached_property
+    def tile(self) -> int | None:
+        """Steps per tile where forward and backward must agree on it."""
+        if not self.recompute:
+            return None
+        per_step = sum(s.type.numel for s in self.cell.states) * torch.finfo(self.dtype).bits // 8
+        if self.cell.heads is not None:
+            per_step //= max(1, self.cell.heads.size)
+        return max(8, min(64, CHECK_BYTES // max(1, per_step)))
+
+    @cached_property
+    def infer(self) -> Launch:
+        return Launch(forward_kernel(self.cell, "forward"), self.dtype)
+
+    @cached_property
+    def single(self) -> Launch:
+        return Launch(forward_kernel(self.cell, "step", packing=False), self.dtype)
+
+    @cached_property
+    def keep(self) -> Launch:
+        if self.recompute:
+            return Launch(forward_kernel(self.cell, "forward_checkpoints", checkpoint=True), self.dtype, self.tile)
+        return Launch(forward_kernel(self.lowered.adjoint.forward, "forward_keeping"), self.dtype)
+
+    @cached_property
+    def back(self) -> Launch:
+        a = self.lowered.adjoint
+        return Launch(backward_kernel(a.forward, a.backward, "backward", recompute=self.recompute), self.dtype, self.tile)
+
+    # -- running ------------------------------------------------------------
+    def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
+                seed: int, training: bool, keep: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        B, T = _batch(inputs, states)
+        cell = self.lowered.adjoint.forward if keep and not self.recompute else self.cell
+        types = cell.nodes()
+        outputs = [self._empty(types[o.value].type, B, T) for o in cell.outputs]
+        n = len(self.cell.outputs)
+        tape = outputs[n:]
+        if keep and self.recompute:
+            tape = [self._empty(s.type, B, -(-T // self.tile)) for s in cell.states]
+        if B == 0 or T == 0:
+            return outputs[:n], [s.clone(memory_format=torch.contiguous_format) for s in states], tape
+        finals = [self._empty(s.type, B) for s in cell.states]
+        tensors = self._tensors(inputs, params, states)
+        tensors |= {f"out.{o.name}": x for o, x in zip(cell.outputs, outputs)}
+        tensors |= {f"final.{s.name}": x for s, x in zip(cell.states, finals)}
+        if keep and self.recompute:
+            tensors |= {f"check.{s.name}": x for s, x in zip(cell.states, tape)}
+        launch = self.keep if keep else self.single if B * T <= FEW else self.infer
+        launch(B, T, tensors, seed=seed, training=training)
+        return outputs[:n], finals, tape
+
+    def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
+                 tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
+                 seed: int, training: bool) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+        B, T = _batch(inputs, states)
+        a, cell = self.lowered.adjoint, self.cell
+        nodes = a.backward.nodes()
+        d_outputs = {f"d.{o.name}": d for o, d in zip(cell.outputs, d_outputs)}
+        d_states = {f"d.{s.name}": d for s, d in zip(cell.states, d_finals)}
+        grads = {o.name: self._empty(nodes[o.value].type, B, T) for o in a.backward.outputs}
+        finals = {s.name: self._empty(s.type, B) for s in a.backward.states}
+        block, blocks = 1, 1
+        if B and T:
+            block, blocks, _ = self.back.geometry(B, T)
+        sums = {o.name: torch.zeros(blocks, *nodes[o.value].type.sizes, dtype=self.dtype) for o in a.backward.sums}
+        if B and T:
+            tensors = self._tensors(inputs, params, states)
+            for p in a.backward.inputs:
+                if p.name in d_outputs:
+                    tensors[f"in.{p.name}"] = _given(d_outputs[p.name], p.type, (1, 1), self.dtype)
+            for s in a.backward.states:
+                tensors[f"first.{s.name}"] = _given(d_states[s.name], s.type, (1,), self.dtype)
+                tensors[f"final.{s.name}"] = finals[s.name]
+            names = [f"check.{s.name}" for s in cell.states] if self.recompute else \
+                [f"in.{o.name}" for o in a.forward.outputs[len(cell.outputs):]]
+            tensors |= dict(zip(names, tape))
+            tensors |= {f"out.{k}": x for k, x in grads.items()} | {f"sum.{k}": x for k, x in sums.items()}
+            self.back(B, T, tensors, seed=seed, training=training)
+        else:
+            for s in a.backward.states:
+                d = d_states[s.name]
+                finals[s.name] = torch.zeros_like(finals[s.name]) if d is None else d.clone()
+        return ([grads.get(f"d.{p.name}") for p in cell.inputs],
+                [s.sum(0) if (s := sums.get(f"d.{p.name}")) is not None else None for p in cell.params],
+                [finals.get(f"d.{s.name}") for s in cell.states])
+
+    def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of each tensor of the tape."""
+        if self.recompute:
+            tiles = (T + self.tile - 1) // self.tile
+            return [((B, tiles, *s.type.sizes), self._dtype(s.type)) for s in self.cell.states]
+        a = self.lowered.adjoint
+        types = a.forward.nodes()
+        return [((B, T, *types[o.value].type.sizes), self._dtype(types[o.value].type))
+                for o in a.forward.outputs[len(self.cell.outputs):]]
+
+    # -- tensors --------------------------------------------------------------
+    def _tensors(self, inputs, params, states) -> dict[str, Tensor]:
+        out = {f"in.{p.name}": _dense(x, 2) for p, x in zip(self.cell.inputs, inputs)}
+        out |= {f"par.{p.name}": x.contiguous() for p, x in zip(self.cell.params, params)}
+        return out | {f"first.{s.name}": _dense(x, 1) for s, x in zip(self.cell.states, states)}
+
+    def _dtype(self, t: Type) -> torch.dtype:
+        return {"real": self.dtype, "int": torch.int64, "bool": torch.bool}[t.kind]
+
+    def _empty(self, t: Type, *lead: int) -> Tensor:
+        return torch.empty(*lead, *t.sizes, dtype=self._dtype(t))
+
+
+def _batch(inputs: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[int, int]:
+    return tuple(inputs[0].shape[:2]) if inputs else (states[0].shape[0], 1)
+
+
+def _dense(x: Tensor, lead: int) -> Tensor:
+    """With the axes after the first `lead` contiguous; those may have any stride."""
+    want = 1
+    for size, stride in zip(reversed(x.shape[lead:]), reversed(x.stride()[lead:])):
+        if size > 1 and stride != want:
+            return x.contiguous()
+        want *= size
+    return x
+
+
+def _given(x: Tensor | None, t: Type, lead: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A cotangent; None is one zero for all rows."""
+    if x is None:
+        return torch.zeros(*lead, *t.sizes, dtype=dtype)
+    return _dense(x, len(lead))

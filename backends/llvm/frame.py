@@ -1,0 +1,100 @@
+"""What generated code knows at run time: the argument block, pointers, rows.
+
+The host passes one array of i64: HEADER words, then four words per port
+(address, batch stride, time stride, heads stride, in elements), then two per
+pack (address, heads stride).
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from ...compiler.schedules.kernel import Buffer, Kernel
+from .loops import I64, i64
+from .memory import memory_type, size_of
+
+WORDS = ("B", "T", "tile", "block", "blocks", "heads", "threads", "slots", "seed", "training", "scratch",
+         "scratch_stride", "tiles")
+HEADER, PER_PORT, PER_PACK = 16, 4, 2
+ALIGN = 64
+
+
+class Frame:
+    """Pointers of one work item (a block of sequences of one head)."""
+
+    def __init__(self, kernel: Kernel, real: ir.Type, b: ir.IRBuilder, args: ir.Value):
+        self.kernel, self.real, self.args = kernel, real, args
+        self.buffers = {x.name: x for x in (*kernel.ports, *kernel.scratch)}
+        self.same = {f"{r.prefix}next.{n}": f"{r.prefix}state.{n}" for r in kernel.runs for n in r.states
+                     if n not in r.doubled}     # updated in place: one memory, two names
+        self.buffers |= {new: self.buffers[old] for new, old in self.same.items()}
+        self.pointers: dict[str, ir.Value] = {}
+        self.strides: dict[str, tuple[ir.Value, ir.Value]] = {}
+        self.packs: dict[str, ir.Value] = {}
+        self.slots: dict[str, ir.Value] = {}       # buffers whose pointer changes from step to step
+        self.words = {w: self._word(b, i) for i, w in enumerate(WORDS)}
+        self.seed, self.training = self.words["seed"], self.words["training"]
+        self.tile_start: ir.Value | None = None    # t of the tile's first step
+
+    def _word(self, b: ir.IRBuilder, i: int) -> ir.Value:
+        return b.load(b.gep(self.args, [i64(i)]), align=8)
+
+    def enter(self, b: ir.IRBuilder, head: ir.Value, block: ir.Value, scratch: ir.Value) -> None:
+        """Pointers for this item: its head, its first sequence, its scratch memory."""
+        self.first = b.mul(block, self.words["block"])
+        self.count = self._least(b, self.words["block"], b.sub(self.words["B"], self.first))
+        at = HEADER
+        for port in self.kernel.ports:
+            address, sb, st, sn = (self._word(b, at + k) for k in range(PER_PORT))
+            at += PER_PORT
+            lead = b.mul(block if port.space == "sum" else self.first, sb)
+            if port.heads:
+                n = b.sdiv(head, i64(port.groups)) if port.groups > 1 else head
+                lead = b.add(lead, b.mul(n, sn))
+            self.pointers[port.name] = b.gep(b.inttoptr(address, self._pointer_type(port)), [lead])
+            self.strides[port.name] = (sb, st)
+        for pack in self.kernel.packs:
+            address, sn = self._word(b, at), self._word(b, at + 1)
+            at += PER_PACK
+            self.packs[pack.name] = b.gep(b.inttoptr(address, self.real.as_pointer()), [b.mul(head, sn)])
+        offset = scratch
+        for buffer in self.kernel.scratch:
+            self.pointers[buffer.name] = b.inttoptr(offset, self._pointer_type(buffer))
+            rows = self.words["block"]
+            if buffer.space == "tile":
+                rows = b.mul(rows, self.words["tile"])
+            size = b.mul(rows, i64(buffer.numel * size_of(memory_type(buffer.kind, self.real))))
+            size = b.and_(b.add(size, i64(ALIGN - 1)), i64(-ALIGN))
+            offset = b.add(offset, size)
+        self.pointers |= {new: self.pointers[old] for new, old in self.same.items()}
+
+    def _pointer_type(self, buffer: Buffer) -> ir.Type:
+        return memory_type(buffer.kind, self.real).as_pointer()
+
+    def _least(self, b: ir.IRBuilder, x, y) -> ir.Value:
+        return b.select(b.icmp_signed("<", x, y), x, y)
+
+    def pointer(self, b: ir.IRBuilder, name: str) -> ir.Value:
+        if name in self.slots:
+            return b.load(self.slots[name])
+        return self.pointers[name]
+
+    def sequence(self, b: ir.IRBuilder, c) -> ir.Value:
+        """Number of the row's sequence in the batch."""
+        return b.add(self.first, c["b"].value(b))
+
+    def row(self, b: ir.IRBuilder, buffer: Buffer, c, step: ir.Value | None) -> ir.Value:
+        """Element offset at which the row's part of a buffer starts; `step` is
+        the step within the tile where the row has no `t` of its own."""
+        if buffer.space in ("param", "sum"):
+            return i64(0)
+        row = c["b"].value(b)
+        if buffer.space in ("state", "step"):
+            return b.mul(row, i64(buffer.numel))
+        if buffer.space in ("first", "final"):
+            return b.mul(row, self.strides[buffer.name][0])
+        t = c["t"].value(b) if "t" in c else step
+        if buffer.space == "tile":
+            return b.mul(b.add(b.mul(row, self.words["tile"]), t), i64(buffer.numel))
+        sb, st = self.strides[buffer.name]
+        return b.add(b.mul(row, sb), b.mul(b.add(self.tile_start, t), st))

@@ -1,0 +1,147 @@
+"""A whole kernel: work items over slots, tiles of time, steps, phases.
+
+`emit_kernel(kernel, real, width)` gives an LLVM module with one external
+function `run(args: i64*)`. An item is a block of sequences of one head; slot s
+works on items s, s + slots, ... with scratch memory of its own, so that what is
+computed does not depend on which thread does it.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from ...compiler.schedules.kernel import Kernel, Part, Run
+from . import threads
+from .frame import Frame
+from .loops import I64, Nest, i64
+from .memory import memory_type, size_of
+from .nests import PhaseEmitter
+
+I8P = ir.IntType(8).as_pointer()
+PTR = ir.PointerType()
+
+
+def emit_kernel(kernel: Kernel, real: ir.Type, width: int) -> ir.Module:
+    """real: float or double; width: lanes of a register of it."""
+    module = ir.Module(name=kernel.name)
+    worker = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, I64]), "worker")
+    worker.linkage = "internal"
+    _emit_worker(worker, kernel, real, width)
+    run = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64.as_pointer()]), "run")
+    b = ir.IRBuilder(run.append_basic_block("entry"))
+    args = run.args[0]
+    slots, n = (b.load(b.gep(args, [i64(k)]), align=8) for k in (7, 6))
+    threads.emit_parallel_for(module, b, worker, b.inttoptr(b.ptrtoint(args, I64), PTR), slots, b.trunc(n, ir.IntType(32)))
+    b.ret_void()
+    return module
+
+
+def _emit_worker(fn: ir.Function, kernel: Kernel, real: ir.Type, width: int) -> None:
+    nest = Nest(ir.IRBuilder(fn.append_basic_block("entry")))
+    b = nest.b
+    args = b.inttoptr(b.ptrtoint(fn.args[0], I64), I64.as_pointer())
+    frame = Frame(kernel, real, b, args)
+    w, slot = frame.words, fn.args[1]
+    scratch = b.add(w["scratch"], b.mul(slot, w["scratch_stride"]))
+    for run in kernel.runs:                     # pointers of double-buffered states change every step
+        for s in run.doubled:
+            for role in ("state", "next"):
+                name = f"{run.prefix}{role}.{s}"
+                frame.slots[name] = b.alloca(memory_type(frame.buffers[name].kind, real).as_pointer())
+    items = b.mul(w["blocks"], w["heads"])
+    count = b.sdiv(b.add(b.sub(items, slot), b.sub(w["slots"], i64(1))), w["slots"])
+
+    def item(k, _):
+        b = nest.b
+        number = b.add(slot, b.mul(k, w["slots"]))
+        frame.enter(b, b.sdiv(number, w["blocks"]), b.srem(number, w["blocks"]), scratch)
+        nest.base = len(nest.scopes) - 1
+        _Item(kernel, frame, nest, real, width).emit()
+        return []
+
+    nest.loop("item", i64(0), count, 1, [], item)
+    nest.b.ret_void()
+
+
+class _Item:
+    """Code of one work item."""
+
+    def __init__(self, kernel: Kernel, frame: Frame, nest: Nest, real: ir.Type, width: int):
+        self.kernel, self.frame, self.nest, self.real, self.width = kernel, frame, nest, real, width
+
+    def emit(self) -> None:
+        k, frame = self.kernel, self.frame
+        for run in k.runs:
+            for s in run.states:
+                self._reset_slots(run, s)
+        carried = k.runs[1:] if k.checkpoint == "load" else k.runs
+        for run in carried:
+            for s in run.states:
+                self._copy(f"{run.prefix}state.{s}", f"first.{s}")
+        self.nest.loop("tile", i64(0), frame.words["tiles"], 1, [], self._tile, down=k.reverse)
+        for run in carried:
+            for s in run.states:
+                self._copy(f"final.{s}", f"{run.prefix}state.{s}")
+
+    def _reset_slots(self, run: Run, s: str) -> None:
+        if s in run.doubled:
+            for role in ("state", "next"):
+                name = f"{run.prefix}{role}.{s}"
+                self.nest.b.store(self.frame.pointers[name], self.frame.slots[name])
+
+    def _tile(self, n: ir.Value, _):
+        k, b, frame = self.kernel, self.nest.b, self.frame
+        w = frame.words
+        frame.tile_start = b.mul(n, w["tile"])
+        steps = frame._least(b, w["tile"], b.sub(w["T"], frame.tile_start))
+        if k.checkpoint:
+            run = k.runs[0]
+            for s in run.states:
+                pair = (f"check.{s}", f"{run.prefix}state.{s}")
+                self._copy(*(pair if k.checkpoint == "save" else pair[::-1]), tile=n)
+        for run in k.runs:
+            self._phases(run, run.before, steps, None)
+
+            def step(t, _, run=run):
+                self._phases(run, run.steps, steps, t)
+                for s in sorted(run.doubled):
+                    b, pair = self.nest.b, [self.frame.slots[f"{run.prefix}{r}.{s}"] for r in ("state", "next")]
+                    old, new = b.load(pair[0]), b.load(pair[1])
+                    b.store(new, pair[0])
+                    b.store(old, pair[1])
+                return []
+
+            if run.steps.phases:
+                self.nest.loop("step", i64(0), steps, 1, [], step, down=run.reverse)
+            self._phases(run, run.after, steps, None)
+        return []
+
+    def _phases(self, run: Run, part: Part, steps: ir.Value, t: ir.Value | None) -> None:
+        for p in part.phases:
+            PhaseEmitter(self.kernel, run, part, self.frame, self.nest, self.real, self.width,
+                         self.frame.count, steps, t).emit(p)
+
+    def _copy(self, to: str, from_: str, tile: ir.Value | None = None) -> None:
+        """Copy a state between scratch and a port, row by row."""
+        frame = self.frame
+        buffer = frame.buffers[from_]
+        size = buffer.numel * size_of(memory_type(buffer.kind, self.real))
+
+        def row(i, _):
+            b = self.nest.b
+            ends = []
+            for name in (to, from_):
+                port = frame.buffers[name]
+                if port.space == "state":
+                    at = b.mul(i, i64(port.numel))
+                else:
+                    sb, st = frame.strides[name]
+                    at = b.mul(i, sb)
+                    at = b.add(at, b.mul(tile, st)) if tile is not None else at
+                ends.append(b.bitcast(b.gep(frame.pointer(b, name), [at]), I8P))
+            memcpy = b.module.declare_intrinsic("llvm.memcpy", [I8P, I8P, I64])
+            b.call(memcpy, [*ends, i64(size), ir.Constant(ir.IntType(1), 0)])
+            return []
+
+        if size:
+            self.nest.loop("row", i64(0), frame.count, 1, [], row)

@@ -1,0 +1,129 @@
+"""Calling a kernel: packs, tiles, scratch memory, the argument block."""
+
+from __future__ import annotations
+
+import ctypes
+from math import prod
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+from ...compiler.schedules.kernel import Buffer, Kernel, Pack
+from ...compiler.schedules.tune import tune
+from . import jit, threads
+from .frame import ALIGN, HEADER
+from .kernel import emit_kernel
+from .vector import F32, F64
+
+TILE_BYTES = 384 * 1024        # scratch that should stay in the second-level cache
+MOST_BLOCKS = 16               # batch blocks with sums of their own
+
+
+class Launch:
+    """A compiled kernel. `tile`: fixed number of steps per tile, or None: chosen per call."""
+
+    def __init__(self, kernel: Kernel, dtype: torch.dtype, tile: int | None = None):
+        self.dtype, self.tile = dtype, tile
+        width = jit.vector_width(dtype)
+        self.kernel = tune(kernel, width, 32 if jit.host()["vector_bits"] == 512 else 16)
+        self.llvm = str(emit_kernel(self.kernel, F32 if dtype == torch.float32 else F64, width))
+        self.code = jit.compile_module(self.llvm)
+        self.function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.code.address("run"))
+        size = torch.finfo(dtype).bits // 8
+        nbytes = {"real": size, "int": 8, "bool": 1}
+        self.fixed_bytes = [b.numel * nbytes[b.kind] for b in self.kernel.scratch if b.space != "tile"]
+        self.tile_bytes = [b.numel * nbytes[b.kind] for b in self.kernel.scratch if b.space == "tile"]
+        phases = [p for r in self.kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
+        self.shares = any(p.weights for p in phases)                # rows share weights
+        self.sums = any(p.space == "sum" for p in self.kernel.ports)
+        self.words = HEADER + 4 * len(self.kernel.ports) + 2 * len(self.kernel.packs)
+        self.block_type = ctypes.c_int64 * self.words
+
+    def geometry(self, B: int, T: int) -> tuple[int, int, int]:
+        """(sequences per block, blocks, steps per tile)."""
+        n = threads.num_threads()
+        heads = self.kernel.heads.size if self.kernel.heads else 1
+        block = 1
+        if self.shares:                         # enough rows to reuse weights, enough blocks for the threads
+            per_thread = -(-B * heads // n) if heads < n else B
+            block = min(32, max(1, per_thread))
+            block = min(B, -(-block // 4) * 4) if block > 2 else block
+        if self.sums:
+            block = max(block, -(-B // MOST_BLOCKS))
+        tile = self.tile
+        if tile is None:
+            per_step = max(1, sum(self.tile_bytes)) * block
+            tile = max(8, min(256, TILE_BYTES // per_step))
+        return block, -(-B // block), max(1, min(tile, T) if self.tile is None else tile)
+
+    def __call__(self, B: int, T: int, tensors: dict[str, Tensor], *, seed: int = 0, training: bool = False) -> None:
+        """Run. `tensors`: one per port by name; sums as [blocks, *shape], zeroed."""
+        block, blocks, tile = self.geometry(B, T)
+        heads = self.kernel.heads.size if self.kernel.heads else 1
+        n = threads.num_threads()
+        slots = min(blocks * heads, 2 * n if n > 1 else 1)
+        stride = sum(_up(x * block) for x in self.fixed_bytes) + sum(_up(x * block * tile) for x in self.tile_bytes)
+        scratch = torch.empty(stride * slots + ALIGN, dtype=torch.uint8)
+        start = _up(scratch.data_ptr())
+        words = [B, T, tile, block, blocks, heads, n, slots, seed, int(training), start, stride, -(-T // tile), 0, 0, 0]
+        for port in self.kernel.ports:
+            words += _strides(port, tensors[port.name])
+        keep = []
+        for pack in self.kernel.packs:
+            t, per_head = _pack(pack, tensors, self.kernel)
+            keep.append(t)
+            words += [t.data_ptr(), per_head]
+        self.function(self.block_type(*words))
+        del keep
+
+
+def _up(n: int) -> int:
+    return -(-n // ALIGN) * ALIGN
+
+
+def _strides(port: Buffer, x: Tensor) -> list[int]:
+    """address, batch, time and heads strides in elements."""
+    s = x.stride()
+    lead = {"input": 2, "output": 2, "check": 2, "param": 0, "sum": 1, "first": 1, "final": 1}[port.space]
+    batch = s[0] if lead and x.shape[0] > 1 else 0
+    if lead and x.shape[0] == 1 and port.space in ("output", "final", "check"):
+        batch = s[0]
+    time = s[1] if lead == 2 else 0
+    return [x.data_ptr(), batch, time, s[lead] if port.heads else 0]
+
+
+def _pack(pack: Pack, tensors: dict[str, Tensor], kernel: Kernel) -> tuple[Tensor, int]:
+    """The packed copy of a product's parameters, and its stride per head."""
+    sizes = dict(pack.letters) | dict((pack.lane, pack.reduced))
+    per_head = kernel.heads is not None and any(
+        p.heads for p in kernel.ports if p.name == f"par.{pack.members[0][0]}")
+    views = []
+    for name, index in pack.members:
+        x, letters = tensors[f"par.{name}"], []
+        lead = int(per_head)
+        axis = lead
+        for letter, offset in index:
+            if letter is None:
+                x = x.select(axis, offset)
+            else:
+                x = x.narrow(axis, offset, sizes[letter])
+                letters.append(letter)
+                axis += 1
+        order = [c for c, _ in pack.letters] + [pack.lane[0], pack.reduced[0]]
+        x = x.permute(*range(lead), *(lead + letters.index(c) for c in order))
+        views.append(x)
+    n, lanes = pack.lane[1], pack.lanes
+    blocks = -(-n // lanes)
+    lead_shape = views[0].shape[:-2]
+    out = torch.empty((*lead_shape, blocks, pack.reduced[1], len(views), lanes), dtype=views[0].dtype)
+    if n % lanes:
+        out.zero_()
+    whole = n // lanes
+    for m, x in enumerate(views):
+        target = out[..., m, :]                 # [..., blocks, reduced, lanes]
+        target[..., :whole, :, :] = x[..., :whole * lanes, :].unflatten(-2, (whole, lanes)).transpose(-1, -2) \
+            if whole else target[..., :0, :, :]
+        if n % lanes:
+            target[..., whole, :, :n % lanes] = x[..., whole * lanes:, :].transpose(-1, -2)
+    return out, prod(out.shape[1:]) if per_head else 0

@@ -1,0 +1,275 @@
+"""One phase of the schedule IR as an LLVM loop nest."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from ...compiler.schedules.kernel import Group, Phase, Store
+from . import math
+from .evaluate import Evaluator
+from .loops import i64
+from .memory import Index, element_type, horizontal, lanes, splat
+
+COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
+START = {"sum": 0, "prod": 1, "max": float("-inf"), "min": float("inf"), "any": 0, "all": 1}
+
+
+class PhaseEmitter(Evaluator):
+    """Emits one phase. Loop order: rows, axes, lanes; for products with a
+    parameter axes, lanes, rows, so that rows share the loads of weights; for
+    sums the rows are the innermost, reducing loops."""
+
+    def emit(self, p: Phase) -> None:
+        self.phase = p
+        # what this phase computes itself; a sum reads whatever has a buffer
+        self.own = set() if p.rows == "sum" else (
+            {n for g in p.groups for n in g.nodes} | {s.node for s in p.stores} | {s.node for s, _ in p.inner})
+        axes = [f"p{i}" for i in range(len(p.shape))]
+        rows = ["b", "t"] if p.domain == "tile" else ["b"]
+        if p.rows == "sum":
+            blocked = axes[-2:-1] if p.block == "par" else []
+            order = [a for a in axes[:-1] if a not in blocked] + axes[-1:] + blocked
+        elif p.weights:
+            blocked = [rows[-1]]
+            order = axes + rows
+        else:
+            blocked = axes[-1:] if p.block == "par" else []
+            order = rows + axes
+        self.blocked = blocked[0] if blocked and p.unroll > 1 else None
+        self.lane = axes[-1] if p.lane == "par" and axes else None
+        if any(d.size == 0 for d in p.shape):
+            return
+        self._open(order)
+
+    def _extent(self, var: str) -> ir.Value:
+        if var == "b":
+            return self.rows_b
+        if var == "t":
+            return self.rows_t
+        return i64(self.phase.shape[int(var[1:])].size)
+
+    # -- the loops around -----------------------------------------------
+    def _open(self, order: list[str]) -> None:
+        if not order:
+            self._point()
+            return
+        var, rest = order[0], order[1:]
+        if var == self.lane:
+            self._open_lanes(var, rest)
+        elif var == self.blocked:
+            self._open_blocked(var, rest)
+        else:
+            def body(i, _):
+                self.at[var] = [Index(var, 0, i)]
+                self._open(rest)
+                return []
+            self.nest.loop(var, i64(0), self._extent(var), 1, [], body)
+
+    def _open_blocked(self, var: str, rest: list[str]) -> None:
+        """Blocks of `unroll` copies, then what is left one by one."""
+        extent, u = self._extent(var), self.phase.unroll
+        if isinstance(extent, ir.Constant):
+            whole = i64(extent.constant - extent.constant % u)
+        else:
+            b = self.nest.b
+            whole = b.sub(extent, b.srem(extent, i64(u)))
+
+        def body(copies):
+            def emit(i, _):
+                self.at[var] = [Index(var, r, i, r) for r in range(copies)]
+                self._open(rest)
+                return []
+            return emit
+
+        if not (isinstance(whole, ir.Constant) and whole.constant == 0):
+            self.nest.loop(var, i64(0), whole, u, [], body(u))
+        if not (isinstance(extent, ir.Constant) and whole.constant == extent.constant):
+            self.nest.loop(var, whole, extent, 1, [], body(1))
+
+    def _open_lanes(self, var: str, rest: list[str]) -> None:
+        """Blocks of `vectors` registers, the remaining registers, the remaining lanes."""
+        size, w, v = self.phase.shape[-1].size, self.width, self.phase.vectors
+        block = w * v
+        whole = size - size % block
+
+        def copies(base, n, width, block_no, first):
+            self.at[var] = [Index(var, k, base, k * w, width) for k in range(n)]
+            self.lane_block = (block_no, first)
+            self._open(rest)
+
+        def full(i, _):
+            copies(i, v, w, self.nest.b.sdiv(i, i64(block)) if whole > block else i64(0), 0)
+            return []
+
+        if whole:
+            self.nest.loop(var, i64(0), i64(whole), block, [], full)
+        left = size - whole
+        if left >= w:
+            self.nest.enter(var)
+            copies(i64(whole), left // w, w, i64(whole // block), 0)
+            self.nest.leave()
+        if left % w:
+            self.nest.enter(var)
+            start = whole + left // w * w
+            copies(i64(start), 1, left % w, i64(whole // block), left // w * w)
+            self.nest.leave()
+
+    # -- at one point ---------------------------------------------------
+    def _copies(self) -> list[dict[str, Index]]:
+        """All unrolled copies of the present point: variable -> index."""
+        out = [{}]
+        for var, ixs in self.at.items():
+            if var in self.nest.depth_of:
+                out = [{**c, var: ix} for c in out for ix in ixs]
+        return out
+
+    def _point(self) -> None:
+        p = self.phase
+        if p.rows == "sum":
+            self._sum()
+            return
+        self.results = {}
+        for g in p.groups:
+            self._group(g)
+        for c in self._copies():
+            values = [(s, self._stored(s, c)) for s in p.stores]
+            for s, value in values:
+                self.put(s, tuple(c[f"p{i}"] for i in range(len(s.shape))), value, c)
+
+    def _stored(self, s: Store, c: dict[str, Index]):
+        if s.node is None:
+            return ir.Constant(element_type(self.buffer(s.buffer).kind, self.real), 0)
+        idx = tuple(c[f"p{i}"] for i in range(len(s.shape)))
+        return self.value(s.node, idx, c)
+
+    # -- reductions -----------------------------------------------------
+    def _group(self, g: Group) -> None:
+        """All reductions of a group in one nest, accumulators in registers."""
+        copies = self._copies()
+        red_lanes = self.phase.lane == "red"
+        jobs = [(n, c) for n in g.nodes for c in copies]
+        if any(d.size == 0 for d in g.dims):
+            for n, c in jobs:
+                self._keep(n, c, self._start(n, 0))
+            return
+        size, w = g.dims[-1].size, self.width
+        v = self.phase.vectors if red_lanes and not self.phase.shape else 1
+        whole = size - size % (w * v) if red_lanes else 0
+        width = (lambda c: w if red_lanes else self._width(c))
+        total = {}
+        if whole or not red_lanes:
+            accs = [self._start(n, width(c)) for n, c in jobs for _ in range(v)]
+            accs = self._red_loops(g, 0, accs, jobs, v, whole if red_lanes else size, w * v if red_lanes else 1)
+            for j, (n, c) in enumerate(jobs):
+                xs = accs[j * v:(j + 1) * v]
+                while len(xs) > 1:
+                    xs = [self._combine(n, xs[i], xs[i + 1]) if i + 1 < len(xs) else xs[i] for i in range(0, len(xs), 2)]
+                total[j] = horizontal(self.nest.b, xs[0], lambda b, x, y: self._combine(n, x, y)) if red_lanes else xs[0]
+        left = size - whole if red_lanes else 0
+        while left:                              # remaining lanes of a vectorised reduction
+            tail = w if left >= w else left
+            accs = [self._start(n, tail) for n, _ in jobs]
+            accs = self._red_loops(g, 0, accs, jobs, 1, None, (size - left, tail))
+            for j, (n, c) in enumerate(jobs):
+                x = horizontal(self.nest.b, accs[j], lambda b, x, y: self._combine(n, x, y))
+                total[j] = self._combine(n, total[j], x) if j in total else x
+            left -= tail
+        for j, (n, c) in enumerate(jobs):
+            self._keep(n, c, total[j])
+
+    def _red_loops(self, g: Group, level: int, accs, jobs, v: int, whole, step):
+        """Loops over the reduced axes from `level` on; the last one in steps of
+        `step` up to `whole`, or (whole None) the one stretch `step` of lanes."""
+        var, last = f"r{level}", level == len(g.dims) - 1
+        if not last:
+            def body(i, phis):
+                self.at[var] = [Index(var, 0, i)]
+                return self._red_loops(g, level + 1, phis, jobs, v, whole, step)
+            return self.nest.loop(var, i64(0), i64(g.dims[level].size), 1, accs, body)
+        if whole is None:
+            start, width = step
+            self.nest.enter(var)
+            out = self._accumulate(g, jobs, accs, [Index(var, 0, i64(start), 0, width)])
+            self.nest.leave()
+            return out
+        lane_width = self.width if self.phase.lane == "red" else 0
+
+        def body(i, phis):
+            return self._accumulate(g, jobs, phis, [Index(var, k, i, k * lane_width, lane_width) for k in range(v)])
+        return self.nest.loop(var, i64(0), i64(whole), step, accs, body)
+
+    def _accumulate(self, g: Group, jobs, accs, last: list[Index]):
+        """One step of the innermost reducing loop for all accumulators."""
+        out, k = [], 0
+        red = [self.at[f"r{i}"][0] for i in range(len(g.dims) - 1)]
+        for n, c in jobs:
+            for ix in last:
+                out.append(self.accumulate(n, accs[k], c, (*red, ix)))
+                k += 1
+        if self.phase.inner:
+            done = set()
+            for _, c in jobs:
+                for ix in last:
+                    point = {**c, **{f"r{i}": r for i, r in enumerate((*red, ix))}}
+                    key = tuple(x.key for x in point.values())
+                    if key in done:
+                        continue
+                    done.add(key)
+                    values = []
+                    for s, axes in self.phase.inner:
+                        idx = tuple(point[f"{kind}{i}"] for kind, i in axes)
+                        values.append((s, idx, self.value(s.node, idx, point)))
+                    for s, idx, value in values:
+                        self.put(s, idx, value, point)
+        return out
+
+    def _width(self, c: dict[str, Index]) -> int:
+        return c[self.lane].width if self.lane else 0
+
+    def _kind(self, n: str) -> str:
+        return self.nodes[n].attr("fn", self.nodes[n].attr("semiring"))
+
+    def _start(self, n: str, width: int):
+        """The neutral element (for integers, the least or greatest value)."""
+        kind, t = self.nodes[n].type.kind, element_type(self.nodes[n].type.kind, self.real)
+        value = START[self._kind(n)]
+        if kind == "int" and isinstance(value, float):
+            value = -2 ** 63 if value < 0 else 2 ** 63 - 1
+        return splat(self.nest.b, ir.Constant(t, value), width)
+
+    def _combine(self, n: str, x, y):
+        return math.emit(self.nest.b, COMBINE[self._kind(n)], x, y)
+
+    def _keep(self, n: str, c: dict[str, Index], value) -> None:
+        self.results[(n, tuple(ix.key for ix in c.values()))] = value
+
+    # -- sums over rows -------------------------------------------------
+    def _sum(self) -> None:
+        p = self.phase
+        copies = self._copies()
+        jobs = [(s, c) for s in p.stores for c in copies]
+        accs = [splat(self.nest.b, ir.Constant(self.real, 0), self._width(c)) for _, c in jobs]
+        rows = ["b", "t"] if p.domain == "tile" else ["b"]
+        loops = rows + [f"r{i}" for g in p.groups for i in range(len(g.dims))]
+
+        def nested(level, values):
+            if level == len(loops):
+                red = tuple(self.at[v][0] for v in loops[len(rows):])
+                out = []
+                for (s, c), acc in zip(jobs, values):
+                    here = {**c, **{r: self.at[r][0] for r in rows}}
+                    idx = tuple(c[f"p{i}"] for i in range(len(s.shape)))
+                    out.append(self.add_product(s.node, acc, here, idx, red))
+                return out
+            var = loops[level]
+            stop = self._extent(var) if var in rows else i64(p.groups[0].dims[int(var[1:])].size)
+
+            def body(i, phis):
+                self.at[var] = [Index(var, 0, i)]
+                return nested(level + 1, phis)
+            return self.nest.loop(var, i64(0), stop, 1, values, body)
+
+        if any(d.size == 0 for g in p.groups for d in g.dims):
+            return
+        for (s, c), acc in zip(jobs, nested(0, accs)):
+            self.put(s, tuple(c[f"p{i}"] for i in range(len(s.shape))), acc, c, add=True)

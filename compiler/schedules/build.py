@@ -1,0 +1,105 @@
+"""Kernels of the sequential schedule: forward, step, backward.
+
+Backward either reads what forward kept (`recompute=False`), or keeps only the
+states at the starts of tiles and runs the forward cell again over each tile
+before going back over it (cells whose states are large and cheap to step).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...ir.cell import Cell
+from ...ir.types import Dim
+from ..passes.dce import Dce
+from .heads import strip
+from .kernel import Buffer, Kernel
+from .sequential import Scratch, build_run, has_weights, parts
+
+
+def recomputes(cell: Cell) -> bool:
+    """Whether running the steps again is cheaper than keeping their values:
+    no product with a parameter is needed to get from state to state."""
+    nodes, part = cell.nodes(), parts(cell)
+    needed, todo = set(), [s.next for s in cell.states]
+    while todo:
+        n = todo.pop()
+        if n not in needed:
+            needed.add(n)
+            todo += nodes[n].args
+    return bool(cell.states) and not any(has_weights(nodes[n], nodes) and part[n] != "post" for n in needed)
+
+
+def forward_kernel(cell: Cell, name: str, *, packing: bool = True, checkpoint: bool = False) -> Kernel:
+    """Inputs, params, first states -> outputs, final states (and, with
+    `checkpoint`, the states at the starts of tiles)."""
+    cell, heads, ports, groups = _stripped(cell)
+    scratch = Scratch("")
+    run = build_run(cell, scratch, *_bind(cell), packing=packing)
+    made = _ports(cell, heads, ports, groups, "input", "output")
+    if checkpoint:
+        made += tuple(replace(p, name=p.name.replace("first.", "check.", 1), space="check")
+                      for p in made if p.space == "first")
+    return Kernel(name, heads, made, _used(scratch, run), (run,), cell.reverse, "save" if checkpoint else None)
+
+
+def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool) -> Kernel:
+    """Inputs, kept values (or checkpoints), cotangents of outputs and final
+    states -> gradients of inputs, params and first states."""
+    if not recompute:
+        return replace(forward_kernel(backward, name), reverse=True)
+    kept = {p.name for p in backward.inputs} & {o.name for o in forward.outputs if "." in o.name}
+    again = Dce()(replace(forward, outputs=tuple(o for o in forward.outputs if o.name in kept)))
+    back, heads, ports, groups = _stripped(backward)
+    again, heads_f, ports_f, groups_f = _stripped(again)
+    if heads != heads_f:                        # heads meet in one of the two: keep the axis in both
+        back, heads, ports, groups = backward, None, frozenset(), {}
+        again, heads_f, ports_f, groups_f = Dce()(replace(forward, outputs=tuple(
+            o for o in forward.outputs if o.name in kept))), None, frozenset(), {}
+    scratch_f, scratch_b = Scratch("f."), Scratch("b.")
+    types = {p.name: p.type for p in back.inputs}
+    tapes = {name: scratch_b.add(f"again.{name}", "tile", types[name]) for name in sorted(kept)}
+    ins, pars, _, _ = _bind(again)
+    first = build_run(again, scratch_f, ins, pars, {o.name: tapes[o.name] for o in again.outputs}, {})
+    ins, pars, outs, sums = _bind(back)
+    second = build_run(back, scratch_b, {**ins, **tapes}, pars, outs, sums)
+    made = _ports(back, heads, ports, groups, "input", "output")
+    made = tuple(p for p in made if p.name not in {f"in.{k}" for k in kept})
+    names = {p.name for p in made}
+    more = _ports(again, heads_f, ports_f, groups_f, "input", "output")
+    made += tuple(p for p in more if p.space in ("input", "param") and p.name not in names)
+    made += tuple(replace(p, name=p.name.replace("first.", "check.", 1), space="check") for p in more if p.space == "first")
+    return Kernel(name, heads, made, _used(scratch_f, first) + _used(scratch_b, second), (first, second), True, "load")
+
+
+def _stripped(cell: Cell) -> tuple[Cell, Dim | None, frozenset[str], dict[str, int]]:
+    h = strip(cell)
+    return (h.cell, cell.heads, h.ports, h.groups) if h else (cell, None, frozenset(), {})
+
+
+def _bind(cell: Cell):
+    return ({p.name: f"in.{p.name}" for p in cell.inputs}, {p.name: f"par.{p.name}" for p in cell.params},
+            {o.name: f"out.{o.name}" for o in cell.outputs}, {o.name: f"sum.{o.name}" for o in cell.sums})
+
+
+def _ports(cell: Cell, heads: Dim | None, split: frozenset[str], groups: dict[str, int], *_) -> tuple[Buffer, ...]:
+    """The tensors that the host passes, in order."""
+    nodes = cell.nodes()
+
+    def port(key: str, name: str, space: str, kind: str, axes, always: bool = False) -> Buffer:
+        on = heads is not None and (always or key in split)
+        return Buffer(name, space, kind, axes, heads if on else None, groups.get(name[3:], 1))
+
+    out = [port(f"in.{p.name}", f"in.{p.name}", "input", p.type.kind, p.type.shape) for p in cell.inputs]
+    out += [port(f"par.{p.name}", f"par.{p.name}", "param", p.type.kind, p.type.shape) for p in cell.params]
+    for s in cell.states:
+        out += [port(f"state.{s.name}", f"{w}.{s.name}", w, s.type.kind, s.type.shape) for w in ("first", "final")]
+    for ports, w, space in ((cell.outputs, "out", "output"), (cell.sums, "sum", "sum")):
+        out += [port("", f"{w}.{o.name}", space, nodes[o.value].type.kind, nodes[o.value].type.shape, True) for o in ports]
+    return tuple(out)
+
+
+def _used(scratch: Scratch, run) -> tuple[Buffer, ...]:
+    """Scratch without the second buffers of states that are updated in place."""
+    single = {f"{run.prefix}next.{s}" for s in run.states if s not in run.doubled}
+    return tuple(b for b in scratch.buffers if b.name not in single)

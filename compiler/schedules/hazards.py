@@ -1,0 +1,61 @@
+"""Which states need two buffers: those whose old value is read at another
+point, or later, than where the new value is written."""
+
+from __future__ import annotations
+
+from ...ir.cell import Cell, Node
+from .kernel import Phase
+from .units import identity
+from .views import operand_indices, reduced_dims
+
+
+def doubled(cell: Cell, phases: tuple[Phase, ...], nodes: dict[str, Node], reads: dict[str, str]) -> frozenset[str]:
+    """Names of the states that cannot be updated in place."""
+    out = set()
+    for s in cell.states:
+        old = {n.name for n in cell.body if n.op == "state" and n.attr("name") == s.name}
+        suffix = f"next.{s.name}"
+        for i, p in enumerate(phases):
+            points = [tuple((f"p{a}" if a is not None else None, o) for a, o in st.index)
+                      for st in p.stores if st.buffer.endswith(suffix)]
+            points += [tuple((f"{k}{a}", 0) for k, a in axes) for st, axes in p.inner if st.buffer.endswith(suffix)]
+            if points and (any(read_points(q, nodes, reads, old) for q in phases[i + 1:])
+                           or any(at not in points or len(points) > 1 for at in read_points(p, nodes, reads, old))):
+                out.add(s.name)
+    return frozenset(out)
+
+
+def read_points(p: Phase, nodes: dict[str, Node], reads: dict[str, str], names: set[str]) -> list[tuple]:
+    """Indices at which the phase reads any of `names`."""
+    found: list[tuple] = []
+    grouped = {n for g in p.groups for n in g.nodes}
+    own = {s.node for s in p.stores} | {s.node for s, _ in p.inner}
+
+    def visit(name: str, idx: tuple) -> None:
+        if name in names:
+            found.append(idx)
+        elif name not in grouped and (name in own or name not in reads):
+            for arg, at in operand_indices(nodes[name], idx) if nodes[name].args else ():
+                visit(arg, at)
+
+    for g in p.groups:
+        for n in g.nodes:
+            red = tuple((f"r{i}", 0) for i in range(len(reduced_dims(nodes[n], nodes))))
+            for arg, at in operand_indices(nodes[n], identity(nodes[n]), red):
+                visit(arg, at)
+    for s in p.stores:
+        if s.node and s.node not in grouped:
+            start(s.node, nodes, identity(nodes[s.node]), visit, names, found)
+    for s, axes in p.inner:
+        start(s.node, nodes, tuple((f"{k}{a}", 0) for k, a in axes), visit, names, found)
+    return found
+
+
+def start(name, nodes, idx, visit, names, found) -> None:
+    """Visit a stored value: itself if it is one of `names`, else what it reads."""
+    if name in names or not nodes[name].args:
+        if name in names:
+            found.append(idx)
+        return
+    for arg, at in operand_indices(nodes[name], idx):
+        visit(arg, at)

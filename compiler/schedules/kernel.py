@@ -1,0 +1,145 @@
+"""Schedule IR: what a back end sees of a cell.
+
+A `Kernel` runs one or several cell runs over tiles of time for a block of
+sequences. Each run is a list of phases; a phase is one loop nest over the
+rows (sequences, and steps of the tile) and the axes of `shape`, with
+reduction loops inside, whose results stay in registers for the pointwise
+epilogue and are stored to named buffers. Values that several phases need pass
+through buffers with a named space; nothing slices or joins a register tile.
+
+Appear here: loops, lanes, blocks, buffers. Gone: concat, stack, pad, place
+(they are stores of several pieces), draws of parameters, the static part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...ir.cell import Node
+from ...ir.types import Dim
+
+# spaces: input/output [B,T,*]; param [*]; first/final [B,*] (states at the ends);
+# state [rows,*] (the running value; `next` is its second buffer where needed);
+# step [rows,*]; tile [rows,tile,*]; sum [*] (accumulated over rows and time);
+# check [B, tiles, *] (states at the starts of tiles)
+SPACES = ("input", "output", "param", "first", "final", "state", "step", "tile", "sum", "check")
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory with a name: `axes` in layout order, the last one contiguous.
+    `heads`: the tensor has one more leading axis, of which this task works on
+    one element; `groups` neighbours share it."""
+
+    name: str
+    space: str
+    kind: str
+    axes: tuple[Dim, ...]
+    heads: Dim | None = None
+    groups: int = 1
+
+    @property
+    def numel(self) -> int:
+        n = 1
+        for d in self.axes:
+            n *= d.size
+        return n
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A parameter copied into the order in which a product reads it:
+    `[others..., lane blocks, reduced axis, members, lanes]`, zero-padded.
+    A member is a view of a parameter: per axis of it (letter, offset) or
+    (None, constant)."""
+
+    name: str
+    members: tuple[tuple[str, tuple[tuple[str | None, int], ...]], ...]
+    letters: tuple[tuple[str, int], ...]      # other letters and their sizes, in order
+    lane: tuple[str, int]
+    reduced: tuple[str, int]
+    lanes: int                                # lanes per block
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Store a node's value. Per axis of the buffer: (axis of the node, offset)
+    or (None, constant). node None: zeros of the given shape."""
+
+    node: str | None
+    buffer: str
+    index: tuple[tuple[int | None, int], ...]
+    shape: tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Reductions that share their loops over `dims` (and their operands)."""
+
+    dims: tuple[Dim, ...]
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One loop nest. `rows` is "map" (each row on its own) or "sum" (rows are
+    reduced, the stores accumulate). `lane` is the vectorised axis: "par" the
+    last of `shape`, "red" the last reduced one, None for scalars. `block` is
+    what is unrolled in registers: "rows", "par" (last or last but one of
+    `shape`) or None. `inner` stores happen inside the group's loops; their
+    axes are mapped by ("p", i) or ("r", i)."""
+
+    domain: str
+    rows: str
+    shape: tuple[Dim, ...]
+    groups: tuple[Group, ...] = ()
+    stores: tuple[Store, ...] = ()
+    inner: tuple[tuple[Store, tuple[tuple[str, int], ...]], ...] = ()
+    lane: str | None = None
+    block: str | None = None
+    unroll: int = 1
+    vectors: int = 1
+    weights: bool = False                     # a product with a parameter: rows innermost
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Phases in order, and where values live that they do not compute."""
+
+    phases: tuple[Phase, ...]
+    reads: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One cell over the tile: phases before, at every step, and after the
+    steps. States live in buffers `PREFIXstate.NAME` and are written to
+    `PREFIXnext.NAME`, the same memory unless the state is in `doubled`."""
+
+    prefix: str
+    reverse: bool
+    nodes: dict[str, Node]
+    before: Part
+    steps: Part
+    after: Part
+    states: tuple[str, ...]
+    doubled: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A host-callable kernel. `ports` are the tensors the host passes, in
+    order; `scratch` lives per task. With `checkpoint` = "save" the first run's
+    states are stored at the starts of tiles (buffers `check.NAME`), with
+    "load" the first run starts every tile from there. `packed` says which
+    operands are read from a pack: (node, operand) -> (pack, member)."""
+
+    name: str
+    heads: Dim | None
+    ports: tuple[Buffer, ...]
+    scratch: tuple[Buffer, ...]
+    runs: tuple[Run, ...]
+    reverse: bool
+    checkpoint: str | None = None
+    packs: tuple[Pack, ...] = ()
+    packed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)

@@ -1,0 +1,246 @@
+"""From units to phases: which loop nests there are, and what each one stores.
+
+Units are placed in the body's order. A unit joins the earliest phase that has
+its shape and runs late enough; a reduction's result is used in registers by
+pointwise units of the same phase and point, and goes through a buffer to all
+others. A pure store phase whose points a later phase visits anyway is merged
+into the loops of that one (a matrix state is updated where it is read).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Callable
+
+from ...ir.cell import Node
+from ...ir.types import Dim
+from .kernel import Group, Phase, Store
+from .units import Unit, Walk, identity
+from .views import operand_indices, param_view, reduced_dims
+
+MEMBERS = 6          # reductions that share one loop, at most: registers
+
+
+@dataclass
+class Proto:
+    """A phase being filled."""
+
+    shape: tuple[Dim, ...]
+    lane: str | None
+    weights: bool
+    reductions: int
+    units: list[Unit] = field(default_factory=list)
+
+
+class Planner:
+    """Plans one part (before, steps or after) of a run.
+
+    `reads`: where values live already. `place(name)`: a fresh scratch buffer
+    for a value that a later phase or part needs. `cross(name)`: asks an
+    earlier part for a value, true if it gives it. After `plan()`, `reads`
+    also holds what this part has stored."""
+
+    def __init__(self, nodes: dict[str, Node], reads: dict[str, str], domain: str,
+                 place: Callable[[str], str], cross: Callable[[str], bool], packing: bool = True):
+        self.packing = packing
+        self.nodes, self.reads, self.domain, self.place, self.cross = nodes, reads, domain, place, cross
+        self.targets: dict[str, list[str]] = {}                  # node -> buffers to store it in
+
+    def store(self, name: str, buffer: str) -> None:
+        """Ask for `name` to be stored in `buffer`."""
+        self.targets.setdefault(name, []).append(buffer)
+
+    def plan(self) -> tuple[Phase, ...]:
+        stops = set(self.targets)
+        while True:
+            walk = Walk(self.nodes, self.reads, set(stops), self.cross)
+            for name in sorted(self.targets, key=walk.order.__getitem__):
+                walk.root(name)
+            protos = self._assign(walk)
+            more = (walk.enlarged | self._repeated(walk)) - stops
+            if not more:
+                return self._build(walk, protos)
+            stops |= more
+
+    # -- placing --------------------------------------------------------
+    def _assign(self, walk: Walk) -> list[Proto]:
+        protos: list[Proto] = []
+        for u in sorted(walk.units.values(), key=lambda u: u.order):
+            low = max((self._ready(walk, name, same) for name, same in u.uses), default=0)
+            u.phase = self._join(protos, u, low)
+            protos[u.phase].units.append(u)
+        return protos
+
+    def _ready(self, walk: Walk, name: str, same: bool) -> int:
+        """First phase that may use `name`."""
+        if name in walk.units:
+            return walk.units[name].phase + (0 if same else 1)
+        return max(self._ready(walk, piece, False) for piece in walk.assembled[name])
+
+    def _join(self, protos: list[Proto], u: Unit, low: int) -> int:
+        shape, lane = u.node.type.shape, self._lane(u)
+        weights = u.kind == "reduce" and self._weights(u)
+        for i in range(low, len(protos)):
+            p = protos[i]
+            if p.shape != shape:
+                continue
+            if u.kind == "reduce":
+                if p.reductions and (p.lane, p.weights) != (lane, weights):
+                    continue
+                if p.reductions >= MEMBERS or (not p.reductions and (weights or lane == "red")):
+                    continue
+                p.lane, p.weights, p.reductions = lane, weights, p.reductions + 1
+            elif p.lane == "red" and shape:
+                continue
+            return i
+        protos.append(Proto(shape, lane, weights, int(u.kind == "reduce")))
+        return len(protos) - 1
+
+    def _operands(self, u: Unit) -> list[tuple[str, tuple]]:
+        red = tuple((f"r{i}", 0) for i in range(len(reduced_dims(u.node, self.nodes))))
+        return operand_indices(u.node, identity(u.node), red)
+
+    def _lane(self, u: Unit) -> str | None:
+        """The vectorised axis: the last of the shape, unless the product's
+        largest operand is contiguous along a reduced axis. Parameters do not
+        count: they are packed as needed."""
+        if u.kind != "reduce":
+            return "par" if u.node.type.rank else None
+        if not u.node.type.rank:
+            return "red"
+        biggest, lane = -1, "par"
+        for arg, at in self._operands(u):
+            view = param_view(arg, at, self.nodes)
+            if view is not None and any((v or "").startswith("r") for v, _ in at):
+                return "par" if self.packing or not (view[1][-1][0] or "").startswith("r") else "red"
+            size = self.nodes[arg].type.numel
+            if at and size > biggest:
+                biggest, lane = size, "red" if (at[-1][0] or "").startswith("r") else "par"
+        return lane
+
+    def _weights(self, u: Unit) -> bool:
+        """A product with a parameter: rows share it, so they go innermost."""
+        return u.node.op == "contract" and self._lane(u) == "par" and any(
+            param_view(arg, at, self.nodes) and any((v or "").startswith("r") for v, _ in at)
+            for arg, at in self._operands(u))
+
+    def _repeated(self, walk: Walk) -> set[str]:
+        """Expensive values that more than one phase would compute."""
+        where: dict[str, set[int]] = {}
+        for u in walk.units.values():
+            for n in u.costly:
+                if self.nodes[n].type.rank and n not in walk.units:
+                    where.setdefault(n, set()).add(u.phase)
+        return {n for n, phases in where.items() if len(phases) > 1}
+
+    # -- building -------------------------------------------------------
+    def _build(self, walk: Walk, protos: list[Proto]) -> tuple[Phase, ...]:
+        for u in walk.units.values():           # values that leave their phase go through a buffer
+            for name, same in u.uses:
+                if name in walk.assembled or walk.units[name].phase != u.phase or not same:
+                    if name not in self.targets:
+                        self.store(name, self.place(name))
+        stores: dict[str, list[Store]] = {}
+        zeros: dict[str, list[Store]] = {}
+        for name, buffers in self.targets.items():
+            for buffer in buffers:
+                for s in pieces(name, buffer, self.nodes, walk.assembled):
+                    (zeros if s.node is None else stores).setdefault(s.node or name, []).append(s)
+        phases = [self._phase(p, stores) for p in protos]
+        clear = [Phase(self.domain, "map", s.shape, stores=(s,), lane="par" if s.shape else None)
+                 for group in zeros.values() for s in group]
+        merged = merge(phases, self.nodes, set(self.reads) | set(self.targets) | set(walk.units))
+        self.reads.update({name: buffers[0] for name, buffers in self.targets.items() if name not in self.reads})
+        return tuple(clear + merged)
+
+    def _phase(self, p: Proto, stores: dict[str, list[Store]]) -> Phase:
+        groups: dict[tuple[Dim, ...], list[str]] = {}
+        out: list[Store] = []
+        for u in p.units:
+            if u.kind == "reduce":
+                groups.setdefault(reduced_dims(u.node, self.nodes), []).append(u.node.name)
+            out += stores.get(u.node.name, [])
+        return Phase(self.domain, "map", p.shape, tuple(Group(d, tuple(n)) for d, n in groups.items()),
+                     tuple(out), lane=p.lane, weights=p.weights)
+
+
+def pieces(name: str, buffer: str, nodes: dict[str, Node], assembled, index=None) -> list[Store]:
+    """Stores that put `name` into `buffer`; concat, stack, pad and place are
+    stored piece by piece."""
+    node = nodes[name]
+    index = tuple((i, 0) for i in range(node.type.rank)) if index is None else index
+    if name not in assembled:
+        return [Store(name, buffer, index, node.type.shape)]
+    axis, at, out = node.attr("axis"), 0, []
+    if node.op in ("pad", "place"):
+        out.append(Store(None, buffer, index, node.type.shape))
+    for piece in node.args:
+        if node.op in ("concat", "pad"):
+            start = node.attr("start", at)
+            inner = tuple((a, o + start) if a == axis else (a, o) for a, o in index)
+            at += nodes[piece].type.shape[axis].size
+        else:
+            start = node.attr("at", at)
+            inner = tuple((None, o + start) if a == axis else (a - 1 if a is not None and a > axis else a, o)
+                          for a, o in index)
+            at += 1
+        out += pieces(piece, buffer, nodes, assembled, inner)
+    return out
+
+
+def merge(phases: list[Phase], nodes: dict[str, Node], held: set[str]) -> list[Phase]:
+    """Move pure store phases into the reduction loops of the first phase that
+    uses them. `held`: values computed as a whole somewhere."""
+    out = list(phases)
+    for p in phases:
+        if p.groups or len(p.shape) < 2 or len(set(p.shape)) < len(p.shape) or not p.stores:
+            continue
+        i = out.index(p)
+        names = {s.node for s in p.stores}
+        j = next((j for j in range(i + 1, len(out)) if names & phase_reads(out[j], nodes, held)), None)
+        if j is not None and (q := inside(p, out[j], names, nodes, held)):
+            out[j] = q
+            del out[i]
+    return out
+
+
+def phase_reads(p: Phase, nodes: dict[str, Node], held: set[str]) -> set[str]:
+    """Values held elsewhere, and leaves, that the phase's own computation reads."""
+    own = [n for g in p.groups for n in g.nodes] + [s.node for s in p.stores] + [s.node for s, _ in p.inner]
+    todo = [a for n in own if n for a in nodes[n].args] + [n for n in own if n and not nodes[n].args]
+    seen: set[str] = set()
+    while todo:
+        n = todo.pop()
+        if n not in seen:
+            seen.add(n)
+            todo += () if n in held else nodes[n].args
+    return seen
+
+
+def inside(p: Phase, q: Phase, names: set[str], nodes: dict[str, Node], held: set[str]) -> Phase | None:
+    """`q` with the stores of `p` done inside its (only) group's loops, if they
+    visit exactly the points of `p` and read its values there and nowhere else."""
+    if len(q.groups) != 1 or q.weights:
+        return None
+    dims = q.groups[0].dims
+    where = {d: ("p", i) for i, d in enumerate(q.shape)} | {d: ("r", i) for i, d in enumerate(dims)}
+    if set(where) != set(p.shape) or len(q.shape + dims) != len(p.shape):
+        return None
+    axes = tuple(where[d] for d in p.shape)
+    if axes[-1] != (("p", len(q.shape) - 1) if q.lane == "par" else ("r", len(dims) - 1)):
+        return None
+    point = tuple((f"{k}{i}", 0) for k, i in axes)
+    red = tuple((f"r{i}", 0) for i in range(len(dims)))
+
+    def same_points(name: str, idx: tuple) -> bool:
+        if name in names:
+            return idx == point
+        if name in held or not nodes[name].args:
+            return True
+        return all(same_points(arg, at) for arg, at in operand_indices(nodes[name], idx))
+
+    used = [(arg, at) for n in q.groups[0].nodes for arg, at in operand_indices(nodes[n], identity(nodes[n]), red)]
+    later = phase_reads(replace(q, groups=(), inner=()), nodes, held | set(q.groups[0].nodes))
+    if names & later or not all(same_points(arg, at) for arg, at in used):
+        return None
+    return replace(q, inner=q.inner + tuple((s, axes) for s in p.stores))

@@ -1,0 +1,140 @@
+"""The fused sequential schedule: a cell becomes one run over tiles of time.
+
+Work that depends on inputs only is done before the steps of a tile, what only
+reads the steps' values after them; both see `rows x tile` points at once.
+Gradients of parameters are sums over the rows of a tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...ir.cell import Cell, Node
+from .kernel import Buffer, Part, Run
+from .phases import Planner
+from .hazards import doubled
+from .sums import SumPlanner
+from .units import inline_leaves
+from .views import ASSEMBLED, is_reduction, param_view
+
+STRUCTURE = ("broadcast", "slice", "index", "interleave")
+
+
+def parts(cell: Cell) -> dict[str, str]:
+    """Part of every node: "pre" (no state behind it), "step", or "post" (reads
+    states, no state's next needs it, and a product with a parameter is behind it)."""
+    nodes = cell.nodes()
+    dynamic: set[str] = set()
+    for n in cell.body:
+        if n.op == "state" or any(a in dynamic for a in n.args):
+            dynamic.add(n.name)
+    needed, todo = set(), [s.next for s in cell.states]
+    while todo:
+        n = todo.pop()
+        if n not in needed:
+            needed.add(n)
+            todo += nodes[n].args
+    out: dict[str, str] = {}
+    for n in cell.body:
+        late = n.name in dynamic and n.name not in needed and (
+            any(out[a] == "post" for a in n.args) or has_weights(n, nodes))
+        out[n.name] = "pre" if n.name not in dynamic else "post" if late else "step"
+    return out
+
+
+def has_weights(node: Node, nodes: dict[str, Node]) -> bool:
+    """A product that reduces over an axis of a parameter."""
+    return node.op == "contract" and is_reduction(node) and any(
+        param_view(a, tuple((f"p{i}", 0) for i in range(nodes[a].type.rank)), nodes) for a in node.args)
+
+
+@dataclass
+class Scratch:
+    """Names and collects the buffers of a kernel that live per task."""
+
+    prefix: str
+    buffers: list[Buffer] = field(default_factory=list)
+
+    def add(self, name: str, space: str, node_type) -> str:
+        name = f"{self.prefix}{name}"
+        self.buffers.append(Buffer(name, space, node_type.kind, node_type.shape))
+        return name
+
+
+def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict[str, str],
+              outputs: dict[str, str], sums: dict[str, str], *, packing: bool = True) -> Run:
+    """Plan a cell. The dictionaries say which buffer each port is bound to.
+    Without `packing` products read parameters in the order they lie in memory
+    (one step for few sequences, where packing would cost more than the step)."""
+    nodes, part = cell.nodes(), parts(cell)
+    reads = {n.name: (inputs if n.op == "input" else params)[n.attr("name")]
+             for n in cell.body if n.op in ("input", "param")}
+    state_reads = {n.name: f"{scratch.prefix}state.{n.attr('name')}" for n in cell.body if n.op == "state"}
+
+    def tile(node: str) -> str:
+        return scratch.add(f"tile.{node}", "tile", nodes[node].type)
+
+    before = Planner(nodes, dict(reads), "tile", tile, lambda n: False, packing)
+    given: dict[str, str] = {}
+
+    def from_before(n: str) -> bool:
+        """Steps ask the part before for what is worth computing a tile at a time."""
+        if part[n] != "pre" or nodes[n].op in STRUCTURE:
+            return False
+        leaves, costly = inline_leaves(n, nodes, lambda m: m in reads)
+        if not (is_reduction(nodes[n]) or nodes[n].op in ASSEMBLED or
+                costly and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)):
+            return False
+        if n not in given:
+            given[n] = tile(n)
+            before.store(n, given[n])
+        steps.reads[n] = given[n]
+        return True
+
+    steps = Planner(nodes, {**reads, **state_reads}, "step",
+                    lambda n: scratch.add(f"step.{n}", "step", nodes[n].type), from_before, packing)
+    kept: dict[str, str] = {}
+
+    def from_steps(n: str) -> bool:
+        if nodes[n].op in STRUCTURE:
+            return False
+        if part[n] == "pre":
+            if from_before(n):
+                after.reads[n] = given[n]
+                return True
+            return False
+        if part[n] != "step":
+            return False
+        leaves, _ = inline_leaves(n, nodes, lambda m: m in after.reads or part[m] == "step" and m != n)
+        if nodes[n].args and not is_reduction(nodes[n]) and nodes[n].op not in ASSEMBLED and \
+                nodes[n].type.numel > sum(nodes[m].type.numel for m in leaves):
+            return False
+        keep(n)
+        after.reads[n] = kept[n]
+        return True
+
+    def keep(n: str) -> None:
+        if n not in kept:
+            kept[n] = next((b for b in steps.targets.get(n, ()) if b in outputs.values()), None) or tile(n)
+            if kept[n] not in steps.targets.get(n, ()):
+                steps.store(n, kept[n])
+
+    after = Planner(nodes, dict(reads), "tile", tile, from_steps, packing)
+
+    for s in cell.states:
+        steps.store(s.next, scratch.add(f"next.{s.name}", "state", s.type))
+        scratch.add(f"state.{s.name}", "state", s.type)
+    where = {"pre": before, "step": steps, "post": after}
+    for o in cell.outputs:
+        where[part[o.value]].store(o.value, outputs[o.name])
+    sums_of = SumPlanner(nodes, part, reads, before_or_kept=from_steps, after=after, steps=steps, tile=tile)
+    for o in cell.sums:
+        sums_of.plan(o.value, sums[o.name])
+
+    late = after.plan()
+    during = steps.plan() + tuple(sums_of.in_steps)
+    early = before.plan()
+    steps.reads.update(state_reads)
+    return Run(scratch.prefix, cell.reverse, nodes, Part(early, before.reads), Part(during, steps.reads),
+               Part(late + tuple(sums_of.afterwards), after.reads), tuple(s.name for s in cell.states),
+               doubled(cell, during, nodes, steps.reads))

@@ -1,0 +1,105 @@
+"""Sums over time and batch: gradients of parameters.
+
+A product summed over rows (dR = sum of outer(da, h)) reads its factors from
+the tile once the steps are done, so that it is a matrix product over rows. A
+value with more elements than its factors have is added up at every step
+instead of being kept for the tile.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from ...ir.cell import Node
+from .kernel import Group, Phase, Store
+from .phases import Planner
+from .units import inline_leaves
+from .views import ASSEMBLED, is_reduction, reduced_dims
+
+STRUCTURE = ("broadcast", "slice", "index", "interleave")
+
+
+class SumPlanner:
+    """Collects phases with rows="sum": `afterwards` (per tile), `in_steps`."""
+
+    def __init__(self, nodes: dict[str, Node], part: dict[str, str], leaves: dict[str, str], *,
+                 before_or_kept: Callable[[str], bool], after: Planner, steps: Planner, tile: Callable[[str], str]):
+        self.nodes, self.part, self.leaves = nodes, part, leaves
+        self.cross, self.after, self.steps, self.tile = before_or_kept, after, steps, tile
+        self.afterwards: list[Phase] = []
+        self.in_steps: list[Phase] = []
+
+    def plan(self, name: str, buffer: str, index=None) -> None:
+        """Add `name` (its axes mapped to the buffer's by `index`) up in `buffer`."""
+        node = self.nodes[name]
+        index = index if index is not None else tuple((i, 0) for i in range(node.type.rank))
+        if node.op == "add":                    # the sum of a sum: two accumulations
+            for arg in node.args:
+                self.plan(arg, buffer, index)
+            return
+        if node.op in ASSEMBLED:
+            axis, at = node.attr("axis"), 0
+            for piece in node.args:
+                if node.op in ("concat", "pad"):
+                    start = node.attr("start", at)
+                    inner = tuple((a, o + start) if a == axis else (a, o) for a, o in index)
+                    at += self.nodes[piece].type.shape[axis].size
+                else:
+                    start = node.attr("at", at)
+                    inner = tuple((None, o + start) if a == axis else (a - 1 if a is not None and a > axis else a, o)
+                                  for a, o in index)
+                    at += 1
+                self.plan(piece, buffer, inner)
+            return
+        store = Store(name, buffer, index, node.type.shape)
+        factors = node.args if node.op == "contract" else (name,)
+        in_steps = node.type.rank > 1 and self._kept(factors) > node.type.numel
+        for f in factors:
+            self._supply(f, in_steps)
+        groups = (Group(reduced_dims(node, self.nodes), (name,)),) if is_reduction(node) and node.op == "contract" else ()
+        phase = Phase("step" if in_steps else "tile", "sum", node.type.shape, groups, (store,),
+                      lane="par" if node.type.rank else None)
+        self._append(self.in_steps if in_steps else self.afterwards, phase)
+
+    def _append(self, phases: list[Phase], phase: Phase) -> None:
+        """Join a phase of the same shape: factors are then loaded once."""
+        if not phase.groups and phases:
+            last = phases[-1]
+            if last.shape == phase.shape and not last.groups and len(last.stores) < 4:
+                phases[-1] = Phase(last.domain, "sum", last.shape, (), last.stores + phase.stores, lane=last.lane)
+                return
+        phases.append(phase)
+
+    def _kept(self, factors) -> int:
+        """Elements per row that the tile would have to keep for these factors."""
+        total = 0
+        for f in factors:
+            leaves, _ = inline_leaves(f, self.nodes, lambda m: m in self.leaves or self.part[m] == "step")
+            total += min(self.nodes[f].type.numel, sum(self.nodes[m].type.numel for m in leaves
+                                                       if m not in self.leaves and self.part[m] == "step"))
+        return total
+
+    def _supply(self, name: str, in_steps: bool) -> None:
+        """See to it that `name` can be read (inline, or from a buffer)."""
+        node = self.nodes[name]
+        if name in self.leaves or not node.args and node.op != "state":
+            return
+        if in_steps:
+            if node.op == "state":
+                return
+            if node.op in STRUCTURE or self.part[name] == "pre" and not inline_leaves(
+                    name, self.nodes, lambda m: m in self.leaves)[1]:
+                for a in node.args:
+                    self._supply(a, True)
+            elif name not in self.steps.targets:
+                self.steps.store(name, self.steps.place(name))
+            return
+        if node.op in STRUCTURE:
+            for a in node.args:
+                self._supply(a, False)
+        elif self.part[name] == "post":
+            if name not in self.after.targets:
+                self.after.store(name, self.tile(name))
+        elif not self.cross(name):
+            for a in node.args:
+                self._supply(a, False)

@@ -1,0 +1,91 @@
+"""Register blocking and packing, from a model of the host's registers.
+
+A product with a parameter keeps `unroll x members x vectors` accumulators:
+`unroll` rows share every load of a weight, `vectors` share every load of a
+state. Its parameter is packed into the order of the loops unless it is
+contiguous along the lanes already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...ir.cell import Node
+from ...ir.ops import spec_parts
+from .kernel import Kernel, Pack, Part, Phase, Run
+from .views import param_view, reduced_letters
+
+ACCUMULATORS = 24     # of the host's 32 vector registers (16 on hosts without AVX-512)
+
+
+def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
+    """`width`: lanes of a register. Chooses blocks and packs for every phase."""
+    budget = ACCUMULATORS if registers >= 32 else 12
+    packs: dict[str, Pack] = {}
+    packed: dict[tuple[str, int], tuple[str, int]] = {}
+
+    def part(run: Run, p: Part) -> Part:
+        return replace(p, phases=tuple(_phase(q, run, width, budget, packs, packed) for q in p.phases))
+
+    runs = tuple(replace(r, before=part(r, r.before), steps=part(r, r.steps), after=part(r, r.after))
+                 for r in kernel.runs)
+    return replace(kernel, runs=runs, packs=tuple(packs.values()), packed=packed)
+
+
+def _vectors(size: int, width: int, most: int) -> int:
+    """How many vectors per block: the largest divisor (<= most) of the axis's full vectors."""
+    full = size // width
+    return max((v for v in range(1, max(1, most) + 1) if full % v == 0), default=1) if full else 1
+
+
+def _phase(p: Phase, run: Run, width: int, budget: int, packs, packed) -> Phase:
+    members = max((len(g.nodes) for g in p.groups), default=1)
+    if p.rows == "sum":
+        count = max(1, len(p.stores))
+        if len(p.shape) < 2:
+            return replace(p, vectors=_vectors(p.shape[-1].size, width, 4) if p.shape else 1)
+        unroll = 4 if p.shape[-2].size >= 4 else 1
+        return replace(p, block="par", unroll=unroll,
+                       vectors=_vectors(p.shape[-1].size, width, min(4, budget // (unroll * count))))
+    if p.weights:
+        unroll = next(u for u in (4, 2, 1) if u * members <= budget)
+        vectors = _vectors(p.shape[-1].size, width, min(4, budget // (unroll * members)))
+        if unroll * members * vectors <= budget // 2 and unroll * 2 * members * vectors <= budget:
+            unroll *= 2
+        out = replace(p, block="rows", unroll=unroll, vectors=vectors)
+        for g in p.groups:
+            _pack(g.nodes, out, run, width, packs, packed)
+        return out
+    if p.lane == "red":
+        dims = p.groups[0].dims
+        if p.shape:
+            return replace(p, block="par", unroll=4 if p.shape[-1].size >= 4 else 1)
+        return replace(p, vectors=_vectors(dims[-1].size, width, 4))
+    if p.lane == "par":
+        return replace(p, vectors=_vectors(p.shape[-1].size, width, max(1, 4 // members) if p.groups else 2))
+    return p
+
+
+def _pack(members: tuple[str, ...], p: Phase, run: Run, width: int, packs, packed) -> None:
+    """Pack the parameters of products that share their loops, where it helps."""
+    by_key: dict[tuple, list[tuple[str, int, str, tuple]]] = {}
+    for name in members:
+        node = run.nodes[name]
+        lane = spec_parts(node.attr("spec"))[2][-1]
+        letters = reduced_letters(node)
+        for k, (arg, spec) in enumerate(zip(node.args, spec_parts(node.attr("spec")))):
+            view = param_view(arg, tuple((c, 0) for c in spec), run.nodes)
+            if view is None or lane not in spec or view[1][-1][0] == lane or letters[-1] not in spec:
+                continue
+            if sorted(v for v, _ in view[1] if v) != sorted(spec):
+                continue
+            sizes = dict(zip(spec, (d.size for d in run.nodes[arg].type.shape)))
+            others = tuple((c, sizes[c]) for c in dict.fromkeys(spec) if c not in (lane, letters[-1]))
+            key = (others, (lane, sizes[lane]), (letters[-1], sizes[letters[-1]]))
+            by_key.setdefault(key, []).append((name, k, *view))
+    for (others, lane, reduced), views in by_key.items():
+        pack = Pack(f"pack.{run.prefix}{views[0][0]}", tuple((v[2], v[3]) for v in views), others, lane, reduced,
+                    p.vectors * width)
+        packs[pack.name] = pack
+        for m, (name, k, _, _) in enumerate(views):
+            packed[(run.prefix + name, k)] = (pack.name, m)
