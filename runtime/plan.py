@@ -20,6 +20,7 @@ from ..backends.base import Executable
 from ..frontend.diagnostics import did_you_mean
 from ..ir.cell import Cell, Node
 from ..ir.interp import evaluate
+from ..ir.printer import print_cell
 from ..ir.types import Type
 from .ports import fail, torch_dtype
 
@@ -102,7 +103,7 @@ _lock = threading.RLock()
 
 def plan_key(cell: Cell, backend: str, schedule: str, dtype: torch.dtype) -> str:
     """The content key of a plan: the same in every process for the same cell and options."""
-    text = "\n".join((backend, schedule, str(dtype), repr(cell)))
+    text = "\n".join((backend, schedule, str(dtype), print_cell(cell)))
     return f"{cell.name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 

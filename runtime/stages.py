@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .. import backends
 from ..frontend.diagnostics import did_you_mean
+from ..ir.printer import print_cell
 from .ports import fail
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def stage(layer: Layer, name: str) -> str:
     if name not in STAGES:
         fail("unknown_stage", did_you_mean(name, STAGES), name=name, stages=", ".join(STAGES))
     if name == "source":
-        return layer.source if layer.source is not None else repr(layer.cell)
+        return layer.source if layer.source is not None else print_cell(layer.cell)
     if name == "cell":
-        return repr(layer.cell)
+        return print_cell(layer.cell)
     for part in (layer._plan.lowered, layer._plan.executable):
         if hasattr(part, "ir") and (text := part.ir(name)) is not None:
             return text
