@@ -1,0 +1,165 @@
+"""Comparing every schedule and back end with the interpreter: outputs, final
+states, and the gradients of inputs, parameters and initial states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from ..frontend.diagnostics import OstinatoError
+from ..ir import interp
+from ..ir.cell import Cell
+from .layer import Layer, given_values
+from .sample import sample_inputs
+
+SHAPES = ((2, 7), (1, 1), (3, 33))      # (B, T)
+TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9}
+SEED = 11                               # of the draws inside cells
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The largest errors of one schedule on one back end, relative to the
+    largest value of each tensor; `ok` is None where the back end refused."""
+
+    cell: str
+    schedule: str
+    backend: str
+    dtype: str
+    forward: float
+    backward: float
+    ok: bool | None
+    note: str = ""
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run to compare. Values are float64 of the precision under test, so
+    that rounding the data is not counted as an error."""
+
+    inputs: dict[str, Tensor]
+    params: dict[str, Tensor]
+    state: dict[str, Tensor]            # empty: as declared
+    training: bool = True
+
+
+Found = tuple[dict[str, Tensor], dict[str, Tensor]]      # values, gradients
+
+
+def verify_cell(cell: Cell, *, values: Mapping[str, Tensor] | None = None, shapes: Sequence[tuple[int, int]] = SHAPES,
+                dtypes: Sequence[torch.dtype] = (torch.float32, torch.float64), seed: int = 0,
+                names: Sequence[str] | None = None, tolerance: float | None = None) -> list[Row]:
+    """One row for each back end (`names`: which; by default all but the
+    interpreter, unless there is no other), schedule and dtype. `values`: for
+    parameters without an initial value. The first shape starts from the
+    declared initial state, the others from a state that the cell has reached."""
+    found = [n for n in backends.available() if n != "interpreter"] or ["interpreter"]
+    rows = []
+    for dtype in dtypes:
+        cases = _cases(cell, values or {}, shapes, dtype, seed)
+        references = [_reference(cell, case) for case in cases]
+        for backend in names or found:
+            for schedule in backends.module(backend).SCHEDULES:
+                rows.append(_row(cell, backend, schedule, dtype, values, cases, references,
+                                 tolerance or TOLERANCE[dtype]))
+    return rows
+
+
+def _row(cell, backend, schedule, dtype, values, cases, references, tolerance) -> Row:
+    name = str(dtype).removeprefix("torch.")
+    try:
+        layer = Layer.from_cell(cell, backend=backend, schedule=schedule, dtype=dtype, values=values)
+        errors = [tuple(map(_error, _compiled(layer, case), reference)) for case, reference in zip(cases, references)]
+    except OstinatoError as refusal:
+        return Row(cell.name, schedule, backend, name, 0.0, 0.0, None, str(refusal).splitlines()[0])
+    forward, backward = (max(e) for e in zip(*errors))
+    return Row(cell.name, schedule, backend, name, forward, backward, max(forward, backward) <= tolerance)
+
+
+def _cases(cell: Cell, values: Mapping[str, Tensor], shapes, dtype: torch.dtype, seed: int) -> list[Case]:
+    def rounded(xs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {k: x.to(dtype).to(torch.float64) if x.is_floating_point() else x for k, x in xs.items()}
+
+    params = rounded(interp.initial_params(cell, seed, given=given_values(cell, values)))
+    cases = []
+    for i, (B, T) in enumerate(shapes):
+        inputs, state = rounded(sample_inputs(cell, B, T, seed + i)), {}
+        if i:  # where an earlier sequence ended
+            before = sample_inputs(cell, B, 5, seed + 100 + i)
+            state = rounded(interp.run(cell, before, params, seed=SEED).state)
+        cases.append(Case(inputs, params, state))
+    return cases
+
+
+def _leaves(*groups: Mapping[str, Tensor], dtype: torch.dtype) -> list[dict[str, Tensor]]:
+    return [{k: x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x for k, x in g.items()}
+            for g in groups]
+
+
+def _reference(cell: Cell, case: Case) -> Found:
+    inputs, params, state = _leaves(case.inputs, case.params, case.state, dtype=torch.float64)
+    r = interp.run(cell, inputs, params, state, seed=SEED, training=case.training)
+    trained = {p.name: params[p.name] for p in cell.params if p.trainable}
+    return _gradients(r.outputs, r.state, {"input": inputs, "param": trained, "state": state})
+
+
+def _compiled(layer: Layer, case: Case) -> Found:
+    inputs, state = _leaves(case.inputs, case.state, dtype=layer._dtype)
+    params = dict(zip((p.name for p in layer.cell.params), layer._params()))
+    with torch.no_grad():
+        for name, x in params.items():
+            x.copy_(case.params[name])
+    y, end = layer.train(case.training)(state=state, seed=SEED, **inputs)
+    outputs = dict(zip(layer.output_names, [y] if isinstance(y, Tensor) else y))
+    trained = {name: x for name, x in params.items() if x.requires_grad}
+    return _gradients(outputs, end, {"input": inputs, "param": trained, "state": state})
+
+
+def _gradients(outputs: Mapping[str, Tensor], state: Mapping[str, Tensor],
+               leaves: Mapping[str, Mapping[str, Tensor]]) -> Found:
+    """Values, and gradients for a fixed random cotangent of every real value."""
+    values = {f"output {k}": x for k, x in outputs.items()} | {f"state {k}": x for k, x in state.items()}
+    generator = torch.Generator().manual_seed(1)
+    ends = [(x, torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype))
+            for x in values.values() if x.is_floating_point()]
+    ends = [(x, d) for x, d in ends if x.requires_grad]
+    wanted = {f"{role} {k}": x for role, group in leaves.items() for k, x in group.items() if x.requires_grad}
+    found = [None] * len(wanted)
+    if ends and wanted:
+        found = torch.autograd.grad([x for x, _ in ends], list(wanted.values()), [d for _, d in ends],
+                                    allow_unused=True)
+    gradients = {k: torch.zeros_like(x) if g is None else g for (k, x), g in zip(wanted.items(), found)}
+    return {k: x.detach() for k, x in values.items()}, gradients
+
+
+def _error(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
+    """The largest |a - b| over the largest |b|, tensor by tensor; a tensor much
+    smaller than the others is measured by a thousandth of theirs."""
+    scale = max((_size(x) for x in theirs.values()), default=0.0)
+    return max((_difference(ours[k].to(x.dtype), x, scale) for k, x in theirs.items()), default=0.0)
+
+
+def _difference(a: Tensor, b: Tensor, scale: float) -> float:
+    if a.shape != b.shape:
+        return torch.inf
+    if not b.is_floating_point():
+        return 0.0 if torch.equal(a, b) else torch.inf
+    special = ~torch.isfinite(b)
+    if not torch.equal(torch.nan_to_num(a[special], 0.5), torch.nan_to_num(b[special], 0.5)):
+        return torch.inf
+    worst = float((a - b)[~special].abs().max()) if bool((~special).any()) else 0.0
+    if worst == 0.0:
+        return 0.0
+    return torch.inf if worst != worst else worst / max(_size(b), 1e-3 * scale, 1e-30)
+
+
+def _size(x: Tensor) -> float:
+    finite = x[torch.isfinite(x)] if x.is_floating_point() else x[:0]
+    return float(finite.abs().max()) if finite.numel() else 0.0
