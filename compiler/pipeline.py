@@ -21,13 +21,14 @@ from .passes.canonicalise import Canonicalise
 from .passes.cse import Cse
 from .passes.dce import Dce
 from .passes.gates import Gates
+from .passes.regroup import Regroup
 from .passes.static import Hoist, Static
 
 Pass = Callable[[Cell], Cell]
 
 CANONICAL: tuple[Pass, ...] = (Canonicalise(), Cse(), Dce())
 SPLIT: tuple[Pass, ...] = (Order(),)                        # after Hoist
-FUSE: tuple[Pass, ...] = (Gates(), *CANONICAL, Order())
+FUSE: tuple[Pass, ...] = (Gates(), *CANONICAL, Regroup(), Order())
 STAGES = ("cell", "canonical", "split", "fused", "forward", "adjoint")
 
 

@@ -48,6 +48,13 @@ class Adjoint:
     backward: Cell
 
     @property
+    def delayed(self) -> dict[str, str]:
+        """Kept old states `prev.STATE` that are an output one step later: its name."""
+        by_value = {o.value: o.name for o in reversed(self.forward.outputs)}
+        return {f"prev.{s.name}": by_value[s.next] for s in self.forward.states
+                if f"prev.{s.name}" in self.kept and s.next in by_value}
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """Names of the outputs that `forward` has beyond the cell's own."""
         own = {f"d.{o.name}" for o in self.forward.outputs}

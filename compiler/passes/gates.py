@@ -10,6 +10,11 @@ axes of contractions, down to the parameter, where it is a view:
 This is done only where every use of the sliced value is a slice (so nothing is
 computed twice) and the slices do not overlap. Afterwards concat and slice have
 cancelled, and slices are left on leaves or on values that are needed whole.
+
+A parameter times a joined vector is cut at the joint, so that the part that
+depends on inputs only can leave the recurrence:
+
+    W @ concat(x, h) = W[:, :I] @ x + W[:, I:] @ h
 """
 
 from __future__ import annotations
@@ -119,7 +124,7 @@ class _Pusher(Rewriter):
 
     def __init__(self, taken):
         super().__init__({**shapes.RULES, "slice": (*shapes.RULES["slice"], _push_slice),
-                          "index": (*shapes.RULES["index"], _push_index)}, taken=taken)
+                          "index": (*shapes.RULES["index"], _push_index), "contract": (_cut_at_joints,)}, taken=taken)
         self.dissolved: set[str] = set()
 
 
@@ -148,3 +153,29 @@ def _push_index(b: _Pusher, n: Node) -> str | None:
         case "broadcast":
             attrs["axes"] = tuple(k - (k > axis) for k in m.attr("axes") if k != axis)
     return b.add(m.op, args, n.type, n.name, **attrs)
+
+
+def _cut_at_joints(b: _Pusher, n: Node) -> str | None:
+    specs = spec_parts(n.attr("spec"))
+    for vector, weight in ((0, 1), (1, 0)):
+        cat = b.node(n.args[vector])
+        if cat.op != "concat" or n.attr("semiring") != "sum" or not is_weight(b, n.args[weight]):
+            continue
+        letter = specs[vector][cat.attr("axis")]
+        if letter in specs[2] or letter not in specs[weight]:
+            continue
+        axis, at, total = specs[weight].index(letter), 0, None
+        for piece in cat.args:
+            dim = b.type(piece).shape[cat.attr("axis")]
+            w = b.slice(n.args[weight], axis, at, dim, n.args[weight])
+            part = b.contract(*((piece, w) if vector == 0 else (w, piece)), n.attr("spec"), hint=n.name)
+            total, at = part if total is None else b.op("add", total, part, hint=n.name), at + dim.size
+        return total
+    return None
+
+
+def is_weight(b: Rewriter, name: str) -> bool:
+    """Whether a value is a parameter or a view of one."""
+    while b.node(name).op in ("slice", "index", "broadcast", "interleave"):
+        name = b.node(name).args[0]
+    return b.node(name).op == "param"

@@ -199,5 +199,16 @@ def window() -> Cell:
     return m.cell(h=h1)
 
 
+def joined() -> Cell:
+    """W @ concat(x, h)"""
+    m = Make("joined")
+    X = Dim("I+H", 7)
+    b, x, W = m.b, m.input("x", I), m.param("W", H, X)
+    h = m.state("h", H)
+    h1 = b.op("tanh", b.contract(W, b.concat((x, h), 0, X), "ij,j->i"))
+    m.output("h", h1)
+    return m.cell(h=h1)
+
+
 CELLS: dict[str, Callable[[], Cell]] = {f.__name__: f for f in (
-    elman, lstm, gru, lstm_layernorm, delta_rule, slstm, dead_branch, clocked, static_part, window)}
+    elman, lstm, gru, lstm_layernorm, delta_rule, slstm, dead_branch, clocked, static_part, window, joined)}

@@ -9,10 +9,11 @@ from ostinato.compiler.passes.cse import Cse
 from ostinato.compiler.passes.dce import Dce
 from ostinato.compiler.passes.fold import Fold
 from ostinato.compiler.passes.gates import Gates
+from ostinato.compiler.passes.regroup import Regroup
 from ostinato.compiler.passes.static import hoist
 from ostinato.ir import interp
 
-PASSES = [Canonicalise(), Fold(), Cse(), Dce(), Gates(), Order()]
+PASSES = [Canonicalise(), Fold(), Cse(), Dce(), Gates(), Regroup(), Order()]
 
 
 def assert_same(before, after, given=None):
@@ -108,3 +109,18 @@ def test_steps_are_split_by_domain():
     for n in cell.body:
         if n.op == "contract":
             assert domain[n.name] == ("pre" if nodes[n.args[1]].op == "input" else "step")
+
+
+def test_sums_are_regrouped_by_domain():
+    cell = Regroup()(Gates()(CELLS["lstm"]()))
+    domain = domains(cell)
+    steps = [n for n in cell.body if n.op == "add" and domain[n.name] == "step"]
+    assert len(steps) == 4 + 1          # four gates and the cell's own sum: W x + b is one value, ahead
+    assert len([n for n in cell.body if n.op == "add" and domain[n.name] == "pre"]) == 4
+
+
+def test_weights_of_joined_vectors_are_cut():
+    cell = CELLS["joined"]()
+    assert_same(cell, Gates()(cell))
+    domain = domains(Gates()(cell))
+    assert sorted(domain[n.name] for n in Gates()(cell).body if n.op == "contract") == ["pre", "step"]
