@@ -1,0 +1,76 @@
+"""Timing side by side, and the machine's two floors: the rate of matrix products and of copies."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def side_by_side(calls: Sequence[tuple[Callable[[], object], float]], budget: float) -> list[dict[str, float]]:
+    """Time several calls in turns, so that a busy moment hits all of them.
+
+    calls: (call, scale of its time). After one warm-up each, 5 to 50 rounds or
+    as many as `budget` seconds allow. Gives median, p10 and p90 in ms per call.
+    """
+    for call, _ in calls:
+        call()
+    once = sum(seconds(call) for call, _ in calls)
+    rounds = max(5, min(50, int(budget / max(once, 1e-6))))
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for kept, (call, scale) in zip(times, calls):
+            kept.append(1e3 * scale * seconds(call))
+    return [summary(t) for t in times]
+
+
+def summary(times: Sequence[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(times, n=10, method="inclusive")
+    return {"median": statistics.median(times), "p10": cuts[0], "p90": cuts[-1], "rounds": len(times)}
+
+
+def gemm_rate() -> float:
+    """Floating-point operations per second of the best of a few float32 products."""
+    best = 0.0
+    for m, k, n in ((1024, 1024, 1024), (512, 2048, 512), (2048, 512, 1024)):
+        a, b, c = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
+        torch.mm(a, b, out=c)
+        best = max(best, 2 * m * k * n / min(seconds(partial(torch.mm, a, b, out=c)) for _ in range(15)))
+    return best
+
+
+def copy_rate() -> float:
+    """Bytes read and written per second when copying 256 MB."""
+    a = torch.randn(64 * 2**20)
+    b = torch.empty_like(a).copy_(a)
+    return 2 * 4 * a.numel() / min(seconds(lambda: b.copy_(a)) for _ in range(7))
+
+
+def machine(threads: int) -> dict[str, object]:
+    """What the figures were measured on, with its floors."""
+    return {"cpu": _cpu(), "capability": torch.backends.cpu.get_cpu_capability(), "threads": threads,
+            "torch": torch.__version__, "python": platform.python_version(),
+            "gemm_gflops": gemm_rate() / 1e9, "copy_gbytes_per_s": copy_rate() / 1e9}
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo") as f:
+            return next(line.split(":", 1)[1].strip() for line in f if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(statistics.fmean(map(math.log, values)))
