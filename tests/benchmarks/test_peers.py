@@ -5,6 +5,7 @@ from __future__ import annotations
 import ostinato
 import pytest
 import torch
+
 from benchmarks import peers
 from benchmarks.cells import PEERS
 from benchmarks.data import inputs

@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import torch
+from ostinato.ir.cell import Input
+from ostinato.runtime.sample import sample
 from torch import Tensor
-from torch.nn import functional as F
+
+from benchmarks.data import inputs
 
 FOLDER = Path(__file__).parents[2] / "examples" / "zoo"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.ost"))
@@ -25,30 +28,15 @@ def sizes(name: str) -> dict[str, int]:
     return {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", line)}
 
 
-def draw(facts: tuple[str, ...], shape: tuple[int, ...], g: torch.Generator) -> Tensor:
-    """Random float64 values that fulfil the facts of a declaration."""
-    x = 0.7 * torch.randn(shape, generator=g, dtype=torch.float64)
-    for fact in facts:
-        if m := re.fullmatch(r"in [\[(](.+),(.+)[\])]", fact):
-            lo, hi = float(m[1]), float(m[2])
-            return lo + (hi - lo) * (0.05 + 0.9 * torch.rand(shape, generator=g, dtype=torch.float64))
-        if fact.startswith("<"):
-            return -F.softplus(x)
-        if fact.startswith(">") or fact == "nonneg":
-            return F.softplus(x)
-    return x
-
-
 def data(layer, B: int, T: int, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Random inputs [B, T, ...] and initial states [B, ...] of a layer, in float64."""
-    g = torch.Generator().manual_seed(1000 * seed + 10 * B + T)
-    xs = {p.name: draw(p.facts, (B, T, *p.type.sizes), g) for p in layer.cell.inputs}
+    seed = 1000 * seed + 10 * B + T
+    g = torch.Generator().manual_seed(seed)
     states = {}
     for s in layer.cell.states:
-        facts = s.facts or ((">= 0",) if POSITIVE.get(layer.cell.name) == s.name else ())
-        x = draw(facts, (B, *s.type.sizes), g)
-        states[s.name] = torch.randint(0, 3, x.shape, generator=g) if s.type.kind == "int" else x
-    return xs, states
+        facts = s.facts or ((">= 0.1",) if POSITIVE.get(layer.cell.name) == s.name else ())
+        states[s.name] = sample(Input(s.name, s.type, facts=facts), B, 1, g)[:, 0]
+    return inputs(layer.cell, B, T, torch.float64, seed), states
 
 
 def shake(layer, seed: int = 1) -> None:
