@@ -81,10 +81,10 @@ class Lowered:
 
     @cached_property
     def adjoint(self) -> Adjoint:
-        adjoint = self.run.timed(MakeAdjoint(self.save), self.fused)
-        verify(adjoint.forward)
-        verify(adjoint.backward)
-        return adjoint
+        # before the gates are taken apart: the cotangent of a split is then one concat,
+        # and W^T (da, db, ...) one product rather than one per gate
+        adjoint = self.run.timed(MakeAdjoint(self.save), self.split)
+        return Adjoint(self.run(FUSE, adjoint.forward), self.run(SPLIT, adjoint.backward))
 
     @property
     def stages(self) -> dict[str, Cell]:

@@ -14,7 +14,7 @@ from ...ir.cell import Node
 from .kernel import Group, Phase, Store
 from .phases import Planner
 from .units import inline_leaves
-from .views import ASSEMBLED, is_reduction, reduced_dims
+from .views import is_reduction, reduced_dims
 
 STRUCTURE = ("broadcast", "slice", "index", "interleave")
 
@@ -37,19 +37,14 @@ class SumPlanner:
             for arg in node.args:
                 self.plan(arg, buffer, index)
             return
-        if node.op in ASSEMBLED:
-            axis, at = node.attr("axis"), 0
-            for piece in node.args:
-                if node.op in ("concat", "pad"):
-                    start = node.attr("start", at)
-                    inner = tuple((a, o + start) if a == axis else (a, o) for a, o in index)
-                    at += self.nodes[piece].type.shape[axis].size
-                else:
-                    start = node.attr("at", at)
-                    inner = tuple((None, o + start) if a == axis else (a - 1 if a is not None and a > axis else a, o)
-                                  for a, o in index)
-                    at += 1
-                self.plan(piece, buffer, inner)
+        if node.op in ("pad", "place"):         # only what is not zero
+            axis = node.attr("axis")
+            if node.op == "pad":
+                inner = tuple((a, o + node.attr("start")) if a == axis else (a, o) for a, o in index)
+            else:
+                inner = tuple((None, o + node.attr("at")) if a == axis else
+                              (a - 1 if a is not None and a > axis else a, o) for a, o in index)
+            self.plan(node.args[0], buffer, inner)
             return
         store = Store(name, buffer, index, node.type.shape)
         factors = node.args if node.op == "contract" else (name,)
