@@ -223,7 +223,7 @@ def _split(cell: Cell, joint: Cell, titles: dict[str, str], policy: str) -> Adjo
     nexts = {s.name: s.next for s in cell.states}
     written = {o.value for o in cell.outputs}
     stored = {n.name for n in primal if (nexts[n.attr("name")] if n.op == "state" else n.name) in written}
-    saved = choose(primal, needed - cotangent, stored, policy)
+    saved = choose(primal, needed - cotangent, {n.name for n in cell.body}, stored, policy)
     forward, names = _forward(cell, primal, saved)
     return Adjoint(forward, _titled(_backward(cell, joint, names), titles))
 

@@ -47,7 +47,18 @@ def add(b: Rewriter, n: Node) -> str | None:
         return b.op("sub", x, inner(b, y), hint=n.name)
     if is_op(b, x, "neg"):                                  # (-x) + y = y - x
         return b.op("sub", y, inner(b, x), hint=n.name)
+    for p, q in (n.args, n.args[::-1]):
+        if (positive := negated_broadcast(b, q)) is not None:   # p + broadcast(-q) = p - broadcast(q)
+            return b.op("sub", p, positive, hint=n.name)
     return None
+
+
+def negated_broadcast(b: Rewriter, name: str) -> str | None:
+    """broadcast(q) for broadcast(-q)"""
+    n = b.node(name)
+    if n.op != "broadcast" or not is_op(b, n.args[0], "neg"):
+        return None
+    return b.broadcast(inner(b, n.args[0]), n.type.shape, n.attr("axes"))
 
 
 def sub(b: Rewriter, n: Node) -> str | None:
@@ -58,6 +69,8 @@ def sub(b: Rewriter, n: Node) -> str | None:
         return b.op("neg", y, hint=n.name)
     if is_op(b, y, "neg"):                                  # x - (-y) = x + y
         return b.op("add", x, inner(b, y), hint=n.name)
+    if (positive := negated_broadcast(b, y)) is not None:   # x - broadcast(-y) = x + broadcast(y)
+        return b.op("add", x, positive, hint=n.name)
     return None
 
 
@@ -90,6 +103,11 @@ def mul(b: Rewriter, n: Node) -> str | None:
         return b.op("neg", b.op("mul", x, inner(b, y)), hint=n.name)
     if constant(b, x) is not None and constant(b, y) is None:   # c * x = x * c
         return b.op("mul", y, x, hint=n.name)
+    if (c := constant(b, y)) is not None and is_op(b, x, "mul") and n.type.kind == "real":
+        p, q = b.node(x).args
+        d = constant(b, q)
+        if d is not None and 1e-30 < abs(c * d) < 1e30:     # (p * d) * c = p * (c * d)
+            return b.op("mul", p, b.full(c * d, n.type), hint=n.name)
     return _scales(b, n)
 
 

@@ -206,6 +206,12 @@ def _max(d: D, n: Node, ct: str) -> Cotangents:
     return d.choose(first, ct, 0.0), d.choose(first, 0.0, ct)
 
 
+def _mul(d: D, n: Node, ct: str) -> Cotangents:
+    """b, a; 2 a for a square"""
+    a, b = n.args
+    return (d.mul(ct, 2.0, a), None) if a == b else (d.mul(ct, b), d.mul(ct, a))
+
+
 def _logaddexp(d: D, n: Node, ct: str) -> Cotangents:
     """exp(a - y), exp(b - y), and 0 where y = -inf"""
     a, b = n.args
@@ -265,7 +271,7 @@ RULES: dict[str, DerivativeRule] = {
     "atan": _unary(lambda d, ct, x, y: d("div", ct, d("add", d.mul(x, x), 1.0))),       # 1 / (1 + x^2)
     "add": _binary(lambda d, ct, a, b, y: (ct, ct)),                                    # 1, 1
     "sub": _binary(lambda d, ct, a, b, y: (ct, d("neg", ct))),                          # 1, -1
-    "mul": _binary(lambda d, ct, a, b, y: (d.mul(ct, b), d.mul(ct, a))),                # b, a
+    "mul": _mul,
     "div": _binary(lambda d, ct, a, b, y: (q := d("div", ct, b), d("neg", d.mul(q, y)))),   # 1 / b, -y / b
     "mod": _binary(lambda d, ct, a, b, y: (ct, d("neg", d.mul(ct, d("floor", d("div", a, b)))))),  # 1, -floor(a / b)
     "max": _max, "min": _max, "logaddexp": _logaddexp, "pow": _pow, "atan2": _atan2,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ...ir.cell import Cell, Node
 from ...ir.ops import spec_parts
-from .algebra import inner, is_op
+from .algebra import inner, is_op, negated_broadcast
 from .dce import Dce
 from .rewrite import Rewriter, Rules, rename_roots
 
@@ -118,9 +118,8 @@ def _negated(b: Rewriter, v: str) -> str | None:
     """p * q for v = p * broadcast(-q)"""
     if is_op(b, v, "mul"):
         for p, q in (b.node(v).args, b.node(v).args[::-1]):
-            if is_op(b, q, "broadcast") and is_op(b, inner(b, q), "neg"):
-                t = b.node(q)
-                return b.op("mul", p, b.broadcast(inner(b, inner(b, q)), t.type.shape, t.attr("axes")))
+            if (positive := negated_broadcast(b, q)) is not None:
+                return b.op("mul", p, positive)
     return None
 
 

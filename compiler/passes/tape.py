@@ -62,10 +62,11 @@ def work(n: Node, types: Mapping[str, Type]) -> int:
     return _WORK.get(n.op, 1) * n.type.numel
 
 
-def choose(nodes: Iterable[Node], needed: Iterable[str], stored: set[str], policy: str) -> set[str]:
+def choose(nodes: Iterable[Node], needed: Iterable[str], known: set[str], stored: set[str], policy: str) -> set[str]:
     """Names of the `nodes` (in topological order) to save so that all `needed`
-    ones are available. `stored`: values that the forward pass writes anyway
-    (outputs; for a state read: its next value is an output).
+    ones are available. `known`: values that the forward pass computes anyway;
+    of those `stored`: values that it writes anyway (outputs; for a state read: its
+    next value is an output).
     `policy`: "auto" by cost, "all" recomputes views only, "none" saves old states only."""
     nodes = list(nodes)
     types = {n.name: n.type for n in nodes}
@@ -74,8 +75,8 @@ def choose(nodes: Iterable[Node], needed: Iterable[str], stored: set[str], polic
     for n in nodes:
         if n.op not in ("input", "state", "random") and all(a in static for a in n.args):
             static.add(n.name)
-        cost = _save(n, n.name in stored)
         redo = 0 if n.name in static else work(n, types)
+        cost = _save(n, n.name in stored) + (0 if n.name in known else redo)
         if policy == "none" and n.op != "state":
             cost, redo = INF, 1
         elif policy == "all" and n.op not in _VIEWS | {"input", "random"} and n.name not in static:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from ...ir.cell import Cell
 from ...ir.types import Dim
 from ..passes.dce import Dce
+from ..passes.lower import Lower
 from .heads import strip
 from .kernel import Buffer, Kernel
 from .sequential import Scratch, build_run, has_weights, parts
@@ -73,6 +74,7 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
 
 
 def _stripped(cell: Cell) -> tuple[Cell, Dim | None, frozenset[str], dict[str, int]]:
+    cell = Lower()(cell)
     h = strip(cell)
     return (h.cell, cell.heads, h.ports, h.groups) if h else (cell, None, frozenset(), {})
 

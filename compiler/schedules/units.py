@@ -90,6 +90,8 @@ class Walk:
         loops += [f"r{i}" for i, d in enumerate(dims) if d.size > 1]
         if node.op in EXPENSIVE:
             u.costly.add(name)
+        if node.op in ("interleave", "fold") and node.args[0] not in self.reads:
+            self.stops.add(node.args[0])
         for arg, idx in operand_indices(node, identity(node), red):
             self._visit(arg, idx, u, frozenset(loops))
 
@@ -112,5 +114,7 @@ class Walk:
                 inline_leaves(name, self.nodes, lambda n: n in self.reads)[1] and node.op not in ("broadcast", "slice", "index"):
             self.enlarged.add(name)             # would be evaluated again and again: worth a unit
             return
+        if node.op in ("interleave", "fold") and node.args[0] not in self.reads:
+            self.stops.add(node.args[0])        # read at computed places: needs a buffer
         for arg, at in operand_indices(node, idx):
             self._visit(arg, at, user, loops)

@@ -1,6 +1,6 @@
-"""Lets the tests of this folder import its helpers (`handmade`, `gradients`)."""
+"""Lets the tests of this folder import their helpers (`handmade`, `gradients`, and `strategies` one up)."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]

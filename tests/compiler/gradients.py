@@ -37,10 +37,10 @@ def leaf(x: torch.Tensor) -> torch.Tensor:
     return x.detach().clone().requires_grad_() if x.is_floating_point() else x
 
 
-def reference(cell: Cell, inputs: dict, params: dict, state: dict, seed: int = 7):
+def reference(cell: Cell, inputs: dict, params: dict, state: dict, seed: int = 7, training: bool = False):
     """Outputs and finals of the interpreter, random cotangents, and torch's gradients."""
     inputs, params, state = ({k: leaf(v) for k, v in d.items()} for d in (inputs, params, state))
-    out = interp.run(cell, inputs, params, state, batch=B, steps=T)
+    out = interp.run(cell, inputs, params, state, batch=B, steps=T, training=training)
     g = torch.Generator().manual_seed(seed)
     pairs = {}
     for kind, values_ in (("output", out.outputs), ("state", out.state)):
@@ -55,13 +55,13 @@ def reference(cell: Cell, inputs: dict, params: dict, state: dict, seed: int = 7
     return out, {k: ct for k, (_, ct) in pairs.items()}, named
 
 
-def assert_adjoint(cell: Cell, adj: Adjoint, given=None, tolerance: float = 1e-10) -> None:
+def assert_adjoint(cell: Cell, adj: Adjoint, given=None, tolerance: float = 1e-10, training: bool = False) -> None:
     """Forward values, and all gradients, agree with the interpreter and torch autograd."""
     inputs, params, state = given or values(cell)
     state = state or initial(cell, params)
-    out, cts, (d_inputs, d_params, d_state) = reference(cell, inputs, params, state)
+    out, cts, (d_inputs, d_params, d_state) = reference(cell, inputs, params, state, training=training)
     with torch.no_grad():
-        forward = interp.run(adj.forward, inputs, params, state, batch=B, steps=T)
+        forward = interp.run(adj.forward, inputs, params, state, batch=B, steps=T, training=training)
         for name, v in out.outputs.items():
             close(forward.outputs[name], v.detach(), name, tolerance)
         given_back = {}
@@ -73,7 +73,7 @@ def assert_adjoint(cell: Cell, adj: Adjoint, given=None, tolerance: float = 1e-1
             else:
                 given_back[p.name] = cts["output", p.name.removeprefix("d.")]
         finals = {f"d.{s}": ct for (kind, s), ct in cts.items() if kind == "state"}
-        back = interp.run(adj.backward, given_back, params, finals, batch=B, steps=T)
+        back = interp.run(adj.backward, given_back, params, finals, batch=B, steps=T, training=training)
     trained = {p.name for p in cell.params if p.trainable}
     assert set(back.sums) == {f"d.{k}" for k in d_params if k in trained}
     assert set(back.outputs) == {f"d.{k}" for k in d_inputs}
