@@ -279,7 +279,7 @@ def _backward(cell: Cell, joint: Cell, kept: dict[str, str]) -> Cell:
     ctypes = cell.nodes()
     inputs += [Input(f"d.{o.name}", ctypes[o.value].type) for o in cell.outputs if ctypes[o.value].type.kind == "real"]
     return Dce()(Cse()(Cell(f"{cell.name}.adjoint", cell.dims, cell.heads, tuple(inputs),
-                            tuple(p for p in cell.params if p.name in params), states, outputs, joint.sums,
+                            tuple(replace(p, init=None) for p in cell.params if p.name in params), states, outputs, joint.sums,
                             body=tuple(body), reverse=True)))
 
 
