@@ -57,33 +57,6 @@ def _alternation(error: list[Real], n: int) -> list[int]:
     return runs
 
 
-def quotient(f: Fn, hi, numerator: int, denominator: int, sweeps: int = 40) -> tuple[list[Real], list[Real]]:
-    """p, q with q0 = 1 and f(x) ~ x p(x^2) / q(x^2) on [0, hi] in relative error: least squares
-    linearised about the last q, weights raised where the error is large (Lawson's method)."""
-    count = 8 * (numerator + denominator + 2)
-    xs = [mp.mpf(hi) * mp.sin(mp.pi / 2 * (i + mp.mpf(1) / 2) / count) for i in range(count)]
-    fs, weights, q = [f(x) for x in xs], [mp.mpf(1)] * count, [mp.mpf(1)]
-    best = None
-    for _ in range(sweeps):
-        a, y = mp.matrix(count, numerator + denominator + 1), mp.matrix(count, 1)
-        for i, (x, v) in enumerate(zip(xs, fs)):
-            w = mp.sqrt(weights[i]) / mp.polyval(q[::-1], x * x) / v
-            for k in range(numerator + 1):
-                a[i, k] = w * x ** (2 * k + 1)
-            for k in range(denominator):
-                a[i, numerator + 1 + k] = -w * v * x ** (2 * k + 2)
-            y[i] = w * v
-        c = list(mp.lu_solve(a.T * a, a.T * y))
-        p, q = c[:numerator + 1], [mp.mpf(1), *c[numerator + 1:]]
-        error = [abs(x * mp.polyval(p[::-1], x * x) / mp.polyval(q[::-1], x * x) / v - 1) for x, v in zip(xs, fs)]
-        if best is None or max(error) < best[0]:
-            best = max(error), p, q
-        weights = [w * e for w, e in zip(weights, error)]
-        total = sum(weights)
-        weights = [w / total for w in weights]
-    return best[1], best[2]
-
-
 # -- the functions ----------------------------------------------------------
 def exp_tail(r):
     """(e^r - 1 - r) / r^2"""
@@ -108,14 +81,13 @@ def cos_tail(z):
 
 
 def erf_slope(z):
-    """erf(x) / x with x^2 = z"""
+    """erf(x) / x - 1 with x^2 = z"""
     x = mp.sqrt(z)
-    return 2 / mp.sqrt(mp.pi) if z < 1e-25 else mp.erf(x) / x
+    return (2 / mp.sqrt(mp.pi) if z < 1e-25 else mp.erf(x) / x) - 1
 
 
 HALF_LN2 = mp.log(2) / 2 + mp.mpf("1e-6")
 LOG_Z = (3 - 2 * mp.sqrt(2)) ** 2 + mp.mpf("1e-6")   # s = f/(2+f), 1+f within [sqrt 1/2, sqrt 2]
-ERF_SPLIT = {"f32": 1, "f64": 1}
 ERF_END = {"f32": mp.mpf("4.0"), "f64": mp.mpf("6.0")}
 
 
@@ -123,21 +95,17 @@ def tables(real: str) -> dict[str, list[Real]]:
     """All tables of one precision, constant coefficient first."""
     single = real == "f32"
     end = ERF_END[real]
-    mid = (1 + end) / 2
-    out = {
+    return {
         "exp": remez(exp_tail, -HALF_LN2, HALF_LN2, 4 if single else 9, lambda r: r * r / mp.exp(r)),
         "log": remez(atanh_tail, 0, LOG_Z, 2 if single else 6, lambda z: z / 2),
         "log1p_unit": remez(atanh_tail, 0, mp.mpf(1) / 9, 4 if single else 10, lambda z: z / 2),
         "sin2pi": remez(sin_tail, 0, mp.mpf(1) / 64, 2 if single else 5, lambda z: z),
         "cos2pi": remez(cos_tail, 0, mp.mpf(1) / 64, 2 if single else 5, lambda z: z),
-        "erf": remez(erf_slope, 0, 1, 6 if single else 11, lambda z: 1 / erf_slope(z)),
-        # -ln erfc about the middle of the interval; an error in it counts erfc / erf times
-        "erfc": remez(lambda u: -mp.log(mp.erfc(mid + u)), 1 - mid, end - mid, 5 if single else 18,
-                      lambda u: mp.erfc(mid + u) / mp.erf(mid + u)),
+        "erf": remez(erf_slope, 0, 1, 6 if single else 11, lambda z: 1 / (1 + erf_slope(z))),
+        # -ln erfc from 1 on; an error in it counts erfc / erf times
+        "erfc": remez(lambda u: -mp.log(mp.erfc(1 + u)), 0, end - 1, 5 if single else 18,
+                      lambda u: mp.erfc(1 + u) / mp.erf(1 + u)),
     }
-    if single:
-        out["tanh_p"], out["tanh_q"] = quotient(mp.tanh, mp.mpf("9.02"), 6, 3)
-    return out
 
 
 def _rounded(x: Real, real: str) -> float:

@@ -184,3 +184,9 @@ _INT: dict[str, Callable[..., ir.Value]] = {
 _BOOL: dict[str, Callable[..., ir.Value]] = {
     "not": lambda b, x: b.not_(x), "and": lambda b, x, y: b.and_(x, y), "or": lambda b, x, y: b.or_(x, y),
 }
+
+
+if __name__ == "__main__":
+    from .ulp import table
+
+    print(table())

@@ -5,8 +5,7 @@ NaN goes through, infinities and signed zeros give the exact limits. Results
 that would be subnormal may come out as 0 (exp, sigmoid, softplus near their
 lower end). Error bounds in ulp are measured by `ulp.py` and stated in docs/math.md.
 
-Constants are exact by construction: ln 2 is split so that n times its leading
-part is rounded once only (by fma). Polynomials in `coefficients`.
+The polynomials are in `coefficients`.
 """
 
 from __future__ import annotations
@@ -45,11 +44,16 @@ class Format:
         return 2.0 ** (1 - self.bias)
 
 
+def _ln2(bits: int) -> tuple[float, float]:
+    """ln 2 as a part of `bits` bits and the rest (whose own error is 2^-53 of it)."""
+    high = math.floor(math.log(2) * 2.0**bits) / 2.0**bits
+    return high, (math.log(2) - high) + LN2_TAIL
+
+
 LN2_TAIL = 2.3190468138462996e-17  # ln 2 - float64(ln 2), to double precision
 FORMATS = {
-    F32: Format(I32, 23, 127, -87.33654, 88.72283, (_f32(math.log(2)), math.log(2) - _f32(math.log(2))),
-                coefficients.F32),
-    F64: Format(I64, 52, 1023, -708.3964185322641, 709.782712893384, (math.log(2), LN2_TAIL), coefficients.F64),
+    F32: Format(I32, 23, 127, -87.33654, 88.72283, _ln2(16), coefficients.F32),
+    F64: Format(I64, 52, 1023, -708.3964185322641, 709.782712893384, _ln2(42), coefficients.F64),
 }
 
 
@@ -119,15 +123,19 @@ class Emitter:
         return self.b.bitcast(x, self.type)
 
     # -- 2^n and e^x --------------------------------------------------------
-    def reduce(self, x, tail: bool = True):
+    def reduce(self, x, far: bool = True):
         """x = n ln 2 + r, |r| <= ln 2 / 2. Returns r and an integer whose low bits are n: adding
-        1.5 * 2^mantissa leaves n in the low bits of the representation. |x| < 2^20."""
+        1.5 * 2^mantissa leaves n in the low bits of the representation. r is rounded once, since
+        n times the leading part of ln 2 is exact; where n is small (not `far`) one part will do."""
         magic = self.k(1.5 * 2.0**self.form.mantissa)
         shifted = self.fma(x, self.k(1 / math.log(2)), magic)
         n = self.sub(shifted, magic)
-        high, low = self.form.ln2
-        r = self.fma(n, self.k(-high), x)
-        return (self.fma(n, self.k(-low), r) if tail else r), self.as_int(shifted)
+        if far:
+            high, low = self.form.ln2
+            r = self.fma(n, self.k(-low), self.fma(n, self.k(-high), x))
+        else:
+            r = self.fma(n, self.k(-math.log(2)), x)
+        return r, self.as_int(shifted)
 
     def power(self, n, offset: int = 0):
         """2^(n + offset), -bias < n + offset <= bias."""
@@ -217,9 +225,14 @@ def log1p(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     back = m.sub(u, one)  # two-sum: x + 1 = u + lost exactly
     lost = m.add(m.sub(one, m.sub(u, back)), m.sub(x, back))
     e, mant = m.split(u)
-    f = m.fma(lost, m.power(m.b.neg(e)), m.sub(mant, one))
+    f = m.fma(lost, m.power(b.neg(_least(m, e))), m.sub(mant, one))
     y = _log_limits(m, u, m.log_parts(e, f))
     return m.copysign(y, x)  # -0 stays -0
+
+
+def _least(m: Emitter, e: ir.Value) -> ir.Value:
+    """min(e, bias): 2^-e stays in range (it comes out as 0, which then is close enough)."""
+    return m.where(m.b.icmp_signed("<", e, m.ik(m.form.bias)), e, m.ik(m.form.bias))
 
 
 def sigmoid(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
@@ -234,12 +247,8 @@ def sigmoid(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 def tanh(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     m = Emitter(b, x.type)
-    if element(x.type) == F32:  # x p(x^2) / q(x^2), from where it is 1 on: 1
-        t = m.at_least(m.at_most(x, 9.02), -9.02)
-        z = m.mul(t, t)
-        return m.div(m.mul(t, m.horner(z, m.table("tanh_p"))), m.horner(z, m.table("tanh_q")))
-    t = m.at_most(m.abs(x), 20.0)
-    r, n = m.reduce(m.add(t, t), tail=False)
+    t = m.at_most(m.abs(x), 0.4 * m.form.mantissa)  # 1 - tanh is below half an ulp there
+    r, n = m.reduce(m.add(t, t), far=False)
     s = m.power(n)
     y = m.fma(s, m.expm1_reduced(r), m.sub(s, m.k(1.0)))  # e^2|x| - 1
     return m.copysign(m.div(y, m.add(y, m.k(2.0))), x)
@@ -277,10 +286,9 @@ def logaddexp(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 def erf(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """x P(x^2) up to 1, then 1 - e^-Q(x), the sign put back."""
     m = Emitter(b, x.type)
-    end, mid = (4.0, 2.5) if element(x.type) == F32 else (6.0, 3.5)
-    t = m.at_most(m.abs(x), end)
-    near = m.mul(t, m.horner(m.mul(t, t), m.table("erf")))
-    r, n = m.reduce(b.fneg(m.horner(m.sub(t, m.k(mid)), m.table("erfc"))))
+    t = m.at_most(m.abs(x), 4.0 if element(x.type) == F32 else 6.0)
+    near = m.fma(t, m.horner(m.mul(t, t), m.table("erf")), t)
+    r, n = m.reduce(b.fneg(m.horner(m.sub(t, m.k(1.0)), m.table("erfc"))))
     far = m.sub(m.k(1.0), m.mul(m.exp_reduced(r), m.power(n)))
     return m.copysign(m.where(b.fcmp_ordered(">", t, m.k(1.0)), far, near), x)
 
