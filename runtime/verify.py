@@ -3,6 +3,7 @@ states, and the gradients of inputs, parameters and initial states."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..frontend.diagnostics import OstinatoError
+from ..frontend.diagnostics import OstinatoError, did_you_mean
 from ..ir import interp
 from ..ir.cell import Cell
 from .layer import Layer, given_values
+from .ports import fail
 from .sample import sample_inputs
 
 SHAPES = ((2, 7), (1, 1), (3, 33))      # (B, T)
@@ -157,9 +159,18 @@ def _difference(a: Tensor, b: Tensor, scale: float) -> float:
     worst = float((a - b)[~special].abs().max()) if bool((~special).any()) else 0.0
     if worst == 0.0:
         return 0.0
-    return torch.inf if worst != worst else worst / max(_size(b), 1e-3 * scale, 1e-30)
+    return torch.inf if math.isnan(worst) else worst / max(_size(b), 1e-3 * scale, 1e-30)
 
 
 def _size(x: Tensor) -> float:
     finite = x[torch.isfinite(x)] if x.is_floating_point() else x[:0]
     return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def check_backends(names: Sequence[str]) -> None:
+    """Raise OstinatoError for a back end that does not exist or is not here."""
+    for name in names:
+        if name not in backends.NAMES:
+            fail("unknown_backend", did_you_mean(name, backends.NAMES), name=name, backends=", ".join(backends.NAMES))
+        if name not in backends.available():
+            fail("backend_unavailable", name=name, reason="it is not part of this version")

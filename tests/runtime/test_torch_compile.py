@@ -7,7 +7,6 @@ import sys
 import pytest
 import torch
 import torch._dynamo.testing
-
 from ostinato.runtime.layer import Layer
 
 ops = torch.ops.ostinato

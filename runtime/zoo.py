@@ -1,0 +1,51 @@
+"""`python -m ostinato.runtime.zoo [FILE or FOLDER ...]`: verify cells and print
+the results as a Markdown table: cell x schedule x back end x forward/backward."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..frontend.diagnostics import OstinatoError
+from .api import elaborate
+from .files import declared_sizes
+from .verify import Row, verify_cell
+
+FOLDER = Path(__file__).parents[1] / "examples" / "zoo"
+HEAD = ("| cell | schedule | back end | dtype | forward | backward | agrees |", "|---|---|---|---|---|---|---|")
+
+
+def rows(paths: Sequence[Path]) -> Iterator[Row]:
+    """Verify each file at the sizes of its `# sizes:` line."""
+    for path in paths:
+        try:
+            cell, values = elaborate(path, None, declared_sizes(path.read_text(encoding="utf-8")))
+        except OstinatoError as error:
+            yield Row(path.stem, "-", "-", "-", 0.0, 0.0, False, str(error).splitlines()[0])
+        else:
+            yield from verify_cell(cell, values=values)
+
+
+def line(row: Row) -> str:
+    """One row of the table."""
+    numbers = (row.note, "") if row.note else (f"{row.forward:.1e}", f"{row.backward:.1e}")
+    verdict = {True: "yes", False: "**no**", None: "refused"}[row.ok]
+    cells = (row.cell, row.schedule, row.backend, row.dtype, *numbers, verdict)
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 1 if anything does not agree."""
+    given = [Path(a) for a in arguments] or [FOLDER]
+    paths = [f for p in given for f in (sorted(p.glob("*.ost")) if p.is_dir() else [p])]
+    agree = True
+    print(*HEAD, sep="\n")
+    for row in rows(paths):
+        print(line(row), flush=True)
+        agree &= row.ok is not False
+    return 0 if agree else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""Verification finds what is wrong, and only that."""
+
+import pytest
+import torch
+from ostinato.backends.interpreter import Interpreter
+from ostinato.frontend.diagnostics import OstinatoError
+from ostinato.ir.cell import Input
+from ostinato.ir.types import INT, Dim, Type
+from ostinato.runtime.bench import bench_layer
+from ostinato.runtime.eager import PLAIN, EagerLoop
+from ostinato.runtime.layer import Layer
+from ostinato.runtime.sample import bounds, sample, sample_inputs
+from ostinato.runtime.verify import check_backends, verify_cell
+
+
+def verified(cell, **options):
+    return verify_cell(cell, names=["interpreter"], shapes=((2, 4), (1, 3)), **options)
+
+
+def test_the_interpreter_agrees_with_itself(make_cell):
+    rows = verified(make_cell["lstm"]()) + verified(make_cell["noise"]())
+    rows += verified(make_cell["counter"](), values={"scale": torch.ones(3)})
+    assert [r.dtype for r in rows] == ["float32", "float64"] * 3 and all(r.ok for r in rows)
+    assert all(0 < r.backward < 1e-5 for r in rows if r.dtype == "float32" and r.cell != "noise")
+
+
+@pytest.mark.parametrize("part", ["outputs", "finals", "d_inputs", "d_params", "d_states", "d_lost"])
+def test_a_wrong_back_end_is_found(monkeypatch, lstm_cell, part):
+    forward, backward = Interpreter.forward, Interpreter.backward
+
+    def wrong_forward(self, *args, **kw):
+        outputs, finals, tape = forward(self, *args, **kw)
+        broken = {"outputs": outputs[0], "finals": finals[1]}.get(part)
+        if broken is not None:
+            broken.view(-1)[-1] += 0.01
+        return outputs, finals, tape
+
+    def wrong_backward(self, *args, **kw):
+        dx, dp, ds = backward(self, *args, **kw)
+        broken = {"d_inputs": dx[0], "d_params": dp[1], "d_states": ds[0], "d_lost": dp[2]}.get(part)
+        if broken is not None:
+            broken.mul_(0 if part == "d_lost" else 1.01)
+        return dx, dp, ds
+
+    monkeypatch.setattr(Interpreter, "forward", wrong_forward)
+    monkeypatch.setattr(Interpreter, "backward", wrong_backward)
+    assert not any(r.ok for r in verified(lstm_cell))
+
+
+def test_a_refusal_is_no_failure(monkeypatch, lstm_cell):
+    def refuse(*_, **__):
+        check_backends(["triton"])
+
+    monkeypatch.setattr(Interpreter, "forward", refuse)
+    rows = verified(lstm_cell)
+    assert [r.ok for r in rows] == [None, None] and "triton" in rows[0].note
+
+
+def test_unknown_back_ends_are_explained():
+    with pytest.raises(OstinatoError, match="did you mean `llvm`"):
+        check_backends(["lllvm"])
+
+
+@pytest.mark.parametrize("facts,expected", [
+    ((), (-torch.inf, torch.inf)), (("in (0, 1)",), (0, 1)), (("in [-2.5, 3)",), (-2.5, 3)), (("<= 0",), (-torch.inf, 0)),
+    (("> -1", "< 1"), (-1, 1)), (("nonneg",), (0, torch.inf))])
+def test_facts_are_bounds(facts, expected):
+    assert bounds(facts) == expected
+
+
+def test_samples_keep_their_facts():
+    g = torch.Generator().manual_seed(0)
+    square = Type("real", (Dim("N", 4), Dim("N", 4)))
+    assert (sample(Input("x", square, facts=("<= 0",)), 3, 5, g) < 0).all()
+    ints = sample(Input("k", INT, facts=("in [2, 3]",)), 30, 5, g)
+    assert ints.dtype == torch.int64 and set(ints.flatten().tolist()) == {2, 3}
+    x = sample(Input("P", square, facts=("symmetric",)), 3, 5, g)
+    assert torch.allclose(x, x.mT)
+    q = sample(Input("Q", square, facts=("orthonormal",)), 3, 5, g)
+    assert torch.allclose(q.mT @ q, torch.eye(4, dtype=q.dtype).expand(3, 5, 4, 4), atol=1e-12)
+
+
+def test_the_eager_loop_computes_the_cell(make_cell):
+    layer = Layer.from_cell(make_cell["counter"](), backend="interpreter", dtype=torch.float64,
+                            values={"scale": torch.ones(3)})
+    inputs = sample_inputs(layer.cell, 2, 5)
+    params = dict(zip((p.name for p in layer.cell.params), layer._params()))
+    outputs, state = EagerLoop(layer.cell, torch.float64)(inputs, params, layer.initial_state(2))
+    y, end = layer(**inputs)
+    torch.testing.assert_close(outputs, y._asdict())
+    torch.testing.assert_close(state, end)
+    assert len(PLAIN) > 40
+
+
+def test_bench_reports_all_three(lstm_cell):
+    layer = Layer.from_cell(lstm_cell, backend="interpreter")
+    timings = bench_layer(layer, 2, 3, seconds=0.0)
+    assert [t.what for t in timings] == ["step", "forward", "forward+backward"]
+    assert all(t.ours > 0 and t.eager > 0 and t.as_dict()["ratio"] > 0 for t in timings)
