@@ -101,17 +101,19 @@ def _reduce(d: D, n: Node, ct: str) -> Cotangents:
 
 def _extremum(d: D, n: Node, ct: str) -> str:
     """All to the first largest (smallest) element, in row-major order of the
-    reduced axes; nothing where the largest is -inf."""
+    reduced axes; nothing where the largest is -inf. Several axes one by one, the last first."""
     (x,), fn = n.args, n.attr("fn")
     t, axes = d.b.type(x), sorted(n.attr("axes"))
+    if len(axes) > 1:
+        last = d.b.node(d.b.reduce(x, fn, (axes[-1],)))
+        rest = Node(n.name, "reduce", (last.name,), (("axes", tuple(axes[:-1])), ("fn", fn)), n.type)
+        ct = _extremum(d, rest, ct)
+        return _extremum(d, Node(last.name, "reduce", (x,), (("axes", (axes[-1],)), ("fn", fn)), last.type), ct)
     if fn == "max" and d.nonfinite(x):
         ct = d.choose(d("ne", n.name, -math.inf), ct, 0.0)
     at = d.b.reduce(x if fn == "max" else d("neg", x), "argmax", tuple(axes))
-    position = d.b.full(0, t.with_kind("int"))
-    for i in axes:                                   # the element's row-major position
-        k = d.b.add("iota", (), Type("int", (t.shape[i],)), "iota")
-        k = d.b.broadcast(k, t.shape, (i,))
-        position = d("add", d("mul", position, t.shape[i].size), k)
+    iota = d.b.add("iota", (), Type("int", (t.shape[axes[0]],)), "iota")
+    position = d.b.broadcast(iota, t.shape, (axes[0],))
     return d.choose(d("eq", position, _spread(d, n, at)), _spread(d, n, ct), 0.0)
 
 
