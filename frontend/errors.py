@@ -51,6 +51,7 @@ SYNTAX = _section(101, {
     "missing_brace": ("expected `{{` to open the body of `{name}`",),
     "empty_file": ("there is no cell, program or function here",),
     "bad_encoding": ("the file is not UTF-8 text",),
+    "missing_return": ("the block of the function ends without `return`", "write `return ...` as its last line"),
 })
 
 NAMES = _section(201, {
