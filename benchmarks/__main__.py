@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 RESULTS = Path(__file__).parent / "results"
-GROUPS = ("lstm", "gru", "elman", "unshipped", "elementwise", "filters", "matrix", "step", "latency")
+GROUPS = ("lstm", "gru", "elman", "unshipped", "elementwise", "filters", "matrix", "step", "memory", "latency")
 
 
 @click.command()

@@ -14,6 +14,7 @@ from . import peers
 from .check import Disagreement, check
 from .latency import latency_rows
 from .measure import geometric_mean, machine, side_by_side
+from .memory import memory_rows
 from .plot import plot
 from .step_mode import step_rows
 from .workloads import WORKLOADS, ZOO, Workload, floor_bytes, product_flops
@@ -57,6 +58,11 @@ def run(chosen: set[str], *, quick: bool, threads: int, budget: float, torch_com
         steps = step_rows(names, budget / 4)
         write(out, "step", here, steps)
         show_steps(steps)
+    if "memory" in chosen:
+        memory = memory_rows(not left_out, quick)
+        write(out, "memory", here, memory)
+        for r in memory:
+            console.print(r["workload"], ", ".join(f"{k} {v:.0f} MiB" for k, v in r.items() if k != "workload"))
     if "latency" in chosen:
         cells = [(n, d) for n, d in LATENCY if not quick or n == "lstm"]
         latency = latency_rows(cells)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ostinato
 import torch
+from ostinato.runtime.files import declared_sizes
 from torch import nn
 
 from .data import inputs
@@ -24,8 +25,7 @@ def step_rows(names: list[str], budget: float) -> list[dict[str, object]]:
 
 def _row(name: str, B: int, budget: float) -> dict[str, object]:
     path = ZOO / f"{name}.ost"
-    wanted = [part.split("=")[0] for part in path.read_text().splitlines()[1].split(":")[1].split()]
-    dims = {k: DIMS[k] for k in wanted}
+    dims = {k: DIMS[k] for k in declared_sizes(path.read_text())}
     layer = ostinato.compile(str(path), **dims)
     xs = {k: v[:, 0] for k, v in inputs(layer.cell, B, 1).items()}
 

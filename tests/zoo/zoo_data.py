@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
 from ostinato.ir.cell import Input
+from ostinato.runtime.files import declared_sizes
 from ostinato.runtime.sample import sample
 from torch import Tensor
 
@@ -23,9 +23,7 @@ def path(name: str) -> str:
 
 def sizes(name: str) -> dict[str, int]:
     """Small sizes from the file's second line, `# sizes: I=3 H=5`."""
-    line = Path(path(name)).read_text().splitlines()[1]
-    assert line.startswith("# sizes:"), line
-    return {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", line)}
+    return declared_sizes(Path(path(name)).read_text())
 
 
 def data(layer, B: int, T: int, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -1,0 +1,52 @@
+"""Peak memory of one forward and backward pass beyond what was held before it, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WORKLOADS = ("lstm B16 T512 I256 H256", "gru B16 T512 I256 H256", "lem B16 T512 I256 H256",
+             "mingru_gates B8 T2048 D512", "gated_deltanet B2 T1024 K64 V64 N4")
+
+
+def memory_rows(jax: bool, quick: bool) -> list[dict[str, object]]:
+    """MiB per workload and peer (Linux only; an empty list elsewhere)."""
+    if not Path("/proc/self/clear_refs").exists():
+        return []
+    rows = []
+    for name in WORKLOADS[:1] if quick else WORKLOADS:
+        row: dict[str, object] = {"workload": name}
+        for maker in ("ours", "torch_nn", "eager", *(["jax_scan"] if jax else [])):
+            if maker == "torch_nn" and name.split()[0] not in ("lstm", "gru"):
+                continue
+            out = subprocess.run([sys.executable, "-m", "benchmarks.memory", name, maker], cwd=ROOT, check=True,
+                                 capture_output=True, text=True)
+            row[maker] = json.loads(out.stdout.splitlines()[-1])
+        rows.append(row)
+    return rows
+
+
+def _status(field: str) -> float:
+    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def _measure(name: str, maker: str) -> float:
+    from . import peers, workloads
+
+    case = next(w for w in workloads.WORKLOADS if w.name == name).case()
+    options = {"longest": case.shape[1]} if maker == "eager" else {}
+    variant = getattr(peers, maker)(case, **options)
+    if maker in ("ours", "jax_scan"):                # both compile at the first call
+        variant.both()
+    Path("/proc/self/clear_refs").write_text("5")    # forget the peak so far
+    before = _status("VmRSS")
+    variant.both()
+    return _status("VmHWM") - before
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(*sys.argv[1:])))
