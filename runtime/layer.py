@@ -17,7 +17,7 @@ from . import recur as operators
 from . import stages
 from .import_torch import matching_weights
 from .plan import Plan, get
-from .ports import arrange, check_inputs, check_state, fail, port, ports, torch_dtype
+from .ports import arrange, check_inputs, check_state, fail, match, port, ports, torch_dtype
 
 State = Mapping[str, Tensor]
 
@@ -77,7 +77,10 @@ class Layer(nn.Module):
         plan = get(self.cell, self.backend, self.schedule, self._dtype)
         self._plan: Plan = plan
         self._inputs, self._states = ports(self.cell, self._dtype)
-        self._result = result_type(self.cell.name, tuple(o.name for o in self.cell.outputs))
+        self.input_names = tuple(p.name for p in self.cell.inputs)      # in the order of positional arguments
+        self.output_names = tuple(o.name for o in self.cell.outputs)    # in the order of the returned tuple
+        self.state_names = tuple(s.name for s in self.cell.states)      # all that is carried from step to step
+        self._result = result_type(self.cell.name, self.output_names)
         self._n_out = len(self.cell.outputs)
         # The states' initial values, where they are numbers of the text.
         self._start = plan.static.constants(self._dtype, self._device) if plan.static.fixed else None
@@ -114,21 +117,6 @@ class Layer(nn.Module):
         with torch.no_grad():
             for p, x in zip(self.cell.params, self._params()):
                 x.copy_(fresh[p.name])
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of the inputs, in the order of positional arguments."""
-        return tuple(p.name for p in self.cell.inputs)
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs, in the order of the returned tuple."""
-        return tuple(o.name for o in self.cell.outputs)
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        """Names of everything that is carried from step to step."""
-        return tuple(s.name for s in self.cell.states)
 
     def extra_repr(self) -> str:
         dims = ", ".join(f"{d.name}={d.size}" for d in self.cell.dims)
@@ -229,6 +217,10 @@ class Layer(nn.Module):
         return self._cached[1]
 
     def _initial(self, state: State, start: list[Tensor], B: int) -> list[Tensor]:
+        if len(state) == len(self._states) and isinstance(state, dict):
+            states = [state.get(name) for name in self.state_names]
+            if match(self._states, states, (B,), self._device):
+                return states
         if state:
             check_state(self._states, state, B, self._device)
         return [state[p.name] if p.name in state else x.expand(B, *p.sizes) for p, x in zip(self._states, start)]

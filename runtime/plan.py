@@ -11,6 +11,7 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,12 +42,12 @@ class Static:
     inits: tuple[str, ...]                  # nodes, one per state
     meta: tuple[Meta, ...]                  # of what `compute` gives
 
-    @property
+    @cached_property
     def fixed(self) -> bool:
         """The states' initial values are numbers of the text."""
         return all(n.op != "param" for n in self.init_nodes)
 
-    @property
+    @cached_property
     def idle(self) -> bool:
         """There is nothing to compute."""
         return not self.extra and self.fixed
