@@ -4,9 +4,7 @@ Every value has its type's axes last; any leading axes (batch) broadcast, so one
 definition serves static values and values over a batch. Axis positions are
 therefore counted from the right.
 
-Derivatives come from torch, under one rule that torch does not keep: **a
-cotangent that is exactly 0 contributes 0, whatever the local derivative**, so
-that a branch not selected contributes nothing even where it is NaN.
+Derivatives come from torch, under the rule of `guards`.
 """
 
 from __future__ import annotations
@@ -15,119 +13,16 @@ from typing import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .guards import CustomGrad, LogSumExp, Multiply, Systems, guarded, needs_grad
 from .ops import spec_parts
 
 INF = float("inf")
 
 
-def _zero_where_no_cotangent(grad: Tensor, ct: Tensor) -> Tensor:
-    return grad.masked_fill(ct == 0, 0)
-
-
-class _Pointwise(torch.autograd.Function):
-    """y = fn(*xs), operands of equal shape; backward asks torch for dy/dx_i."""
-
-    @staticmethod
-    def forward(ctx, fn, *xs):
-        ctx.fn = fn
-        ctx.save_for_backward(*xs)
-        return fn(*xs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ct):
-        with torch.enable_grad():
-            xs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
-            y = ctx.fn(*xs)
-            partials = torch.autograd.grad(y, xs, torch.ones_like(y))
-        return None, *(_zero_where_no_cotangent(ct * p, ct) for p in partials)
-
-
-class _Multiply(torch.autograd.Function):
-    """_Pointwise for the product, spelled out because it is so common."""
-
-    @staticmethod
-    def forward(ctx, a, b):
-        ctx.save_for_backward(a, b)
-        return a * b
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ct):
-        a, b = ctx.saved_tensors
-        return _zero_where_no_cotangent(ct * b.conj(), ct), _zero_where_no_cotangent(ct * a.conj(), ct)
-
-
-class _LogSumExp(torch.autograd.Function):
-    """Over the last axis; derivative exp(x - y), and 0 where y = -inf."""
-
-    @staticmethod
-    def forward(ctx, x):
-        y = torch.logsumexp(x, -1)
-        ctx.save_for_backward(x, y)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ct):
-        x, y = ctx.saved_tensors
-        dead = ((ct == 0) | (y == -INF)).unsqueeze(-1)
-        return (ct.unsqueeze(-1) * torch.exp(x - y.unsqueeze(-1))).masked_fill(dead, 0)
-
-
-class _CustomGrad(torch.autograd.Function):
-    """custom_grad(y, x1, d1, ...): the value y, gradient d_i * ct to x_i."""
-
-    @staticmethod
-    def forward(ctx, y, *pairs):
-        ctx.save_for_backward(*pairs[1::2])
-        return y.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ct):
-        grads = [None]
-        for d in ctx.saved_tensors:
-            grads += [_zero_where_no_cotangent(ct * d, ct), None]
-        return tuple(grads)
-
-
-class _Systems(torch.autograd.Function):
-    """A function of one matrix (and right-hand sides) per system, the systems
-    on the first axis; a system whose cotangent is all 0 contributes 0."""
-
-    @staticmethod
-    def forward(ctx, fn, *xs):
-        ctx.fn = fn
-        ctx.save_for_backward(*xs)
-        return fn(*xs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ct):
-        dead = (ct == 0).reshape(ct.shape[0], -1).all(1)
-        with torch.enable_grad():
-            xs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
-            grads = torch.autograd.grad(ctx.fn(*xs), xs, ct)
-        return None, *(g.masked_fill(dead.reshape(-1, *(1,) * (g.dim() - 1)), 0) for g in grads)
-
-
-def _needs_grad(xs: tuple[Tensor, ...]) -> bool:
-    return torch.is_grad_enabled() and any(x.requires_grad for x in xs)
-
-
-def _guarded(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def apply(*xs: Tensor) -> Tensor:
-        return _Pointwise.apply(fn, *torch.broadcast_tensors(*xs)) if _needs_grad(xs) else fn(*xs)
-
-    return apply
-
-
 # -- pointwise --------------------------------------------------------------
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    return _Multiply.apply(*torch.broadcast_tensors(a, b)) if _needs_grad((a, b)) else a * b
+    return Multiply.apply(*torch.broadcast_tensors(a, b)) if needs_grad((a, b)) else a * b
 
 
 def _detach_where(x: Tensor, value: float) -> Tensor:
@@ -163,7 +58,7 @@ def _mod(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _custom_grad(y: Tensor, *pairs: Tensor) -> Tensor:
-    return _CustomGrad.apply(*torch.broadcast_tensors(y, *pairs))
+    return CustomGrad.apply(*torch.broadcast_tensors(y, *pairs))
 
 
 _logsigmoid = torch.nn.functional.logsigmoid
@@ -178,10 +73,10 @@ POINTWISE: dict[str, Callable[..., Tensor]] = {
     # with rules of their own
     "mul": multiply, "max": maximum, "min": minimum, "logaddexp": logaddexp, "custom_grad": _custom_grad,
     # the rest: torch's derivative, guarded
-    **{name: _guarded(getattr(torch, name)) for name in
+    **{name: guarded(getattr(torch, name)) for name in
        "abs exp expm1 log log1p sqrt rsqrt sin cos tan tanh sigmoid erf atan div pow atan2".split()},
-    "softplus": _guarded(lambda x: -_logsigmoid(-x)), "logsigmoid": _guarded(_logsigmoid),
-    "mod": _guarded(_mod),
+    "softplus": guarded(lambda x: -_logsigmoid(-x)), "logsigmoid": guarded(_logsigmoid),
+    "mod": guarded(_mod),
 }
 
 
@@ -231,7 +126,7 @@ def cumsum(x: Tensor, axis: int, reverse: bool) -> Tensor:
 # -- reductions and products ------------------------------------------------
 def lse(x: Tensor) -> Tensor:
     """log(sum(exp(x))) over the last axis; -inf over an empty axis."""
-    return _LogSumExp.apply(x)
+    return LogSumExp.apply(x)
 
 
 def _largest(x: Tensor) -> Tensor:
@@ -310,8 +205,8 @@ def _logdet(a: Tensor) -> Tensor:
 def _systems(fn: Callable, *xs: Tensor) -> Tensor:
     """`fn` over matrices with equal leading axes, flattened to one."""
     lead = torch.broadcast_shapes(*(x.shape[:-2] for x in xs))
-    y = _Systems.apply(fn, *(x.expand(*lead, *x.shape[-2:]).reshape(lead.numel(), *x.shape[-2:]) for x in xs))
-    return y.reshape(*lead, *y.shape[1:])
+    y = Systems.apply(fn, *(x.expand(*lead, *x.shape[-2:]).reshape(lead.numel(), *x.shape[-2:]) for x in xs))
+    return y.reshape((*lead, *y.shape[1:]))
 
 
 def solve(a: Tensor, b: Tensor, vector: bool) -> Tensor:
