@@ -129,20 +129,23 @@ def compile_module(llvm_ir_text: str, *, key_extra: str = "", options: Options =
             code = machine.emit_object(module)
             _compiled += 1
             cache.store(key, code)
-        names = _defined(llvm_ir_text)
+        names = _named(llvm_ir_text, "define")
         library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
         for name, address in symbols.items():
             library.import_symbol(name, address)
         for name in names:
             library.export_symbol(name)
-        tracker = library.link(linker, f"ostinato.{next(_serial)}")
+        try:
+            tracker = library.link(linker, f"ostinato.{next(_serial)}")
+        except RuntimeError as error:
+            wanted = sorted(n for n in _named(llvm_ir_text, "declare") if not n.startswith("llvm.") and n not in symbols)
+            raise RuntimeError(f"cannot link: {error}; declared but not given: {', '.join(wanted)}") from error
     return Compiled(llvm_ir_text, options, tracker, names)
 
 
-def _defined(text: str) -> frozenset[str]:
-    """Functions with external linkage, read off the IR text (no need to parse it on a cache hit)."""
-    names = set()
-    for line in text.splitlines():
-        if line.startswith("define ") and not line.startswith(("define internal", "define private")):
-            names.add(line.split("@", 1)[1].split("(", 1)[0].strip().strip('"'))
-    return frozenset(names)
+def _named(text: str, what: str) -> frozenset[str]:
+    """Functions with external linkage that the IR text has as `define` or `declare`
+    (read off the text: no need to parse it when the code is in the cache)."""
+    lines = (line.lstrip() for line in text.splitlines())
+    return frozenset(line.split("@", 1)[1].split("(", 1)[0].strip().strip('"') for line in lines
+                     if line.startswith(what) and not line.startswith((f"{what} internal", f"{what} private")))

@@ -308,10 +308,10 @@ def sincos_turns(b: ir.IRBuilder, v: ir.Value) -> tuple[ir.Value, ir.Value]:
     cos = m.fma(z, m.horner(z, m.table("cos2pi")), m.k(1.0))
     quarter = m.as_int(shifted)
     swap = b.icmp_unsigned("!=", b.and_(quarter, m.ik(1)), m.ik(0))
-    bits = m.form.mantissa + m.form.bias.bit_length()  # position of the sign
+    sign = m.form.bits.width - 1
 
     def signed(y: ir.Value, turn: ir.Value) -> ir.Value:
-        flip = b.shl(b.and_(turn, m.ik(2)), m.ik(bits - 1))
+        flip = b.shl(b.and_(turn, m.ik(2)), m.ik(sign - 1))
         return m.as_real(b.xor(m.as_int(y), flip))
 
     return (signed(m.where(swap, cos, sin), quarter),
