@@ -163,9 +163,8 @@ def _tropical(d: D, n: Node, ct: str) -> Cotangents:
 
 
 def _back(d: D, c: str, letters: str, a: str, s: str) -> str:
-    summed = d.b.reduce(c, "sum", tuple(i for i, l in enumerate(letters) if l not in s))
-    order = [l for l in letters if l in s]
-    return d.b.broadcast(summed, d.b.type(a).shape, tuple(s.index(l) for l in order))
+    summed = d.b.reduce(c, "sum", tuple(i for i, k in enumerate(letters) if k not in s))
+    return d.b.broadcast(summed, d.b.type(a).shape, tuple(s.index(k) for k in letters if k in s))
 
 
 # -- linear algebra -----------------------------------------------------------------
@@ -188,8 +187,8 @@ def _logdet(d: D, n: Node, ct: str) -> Cotangents:
     """log |det A|: dA = ct A^-T"""
     (a,) = n.args
     t = d.b.type(a)
-    rows, cols = (d.b.broadcast(d.b.add("iota", (), Type("int", (t.shape[-1 - k],)), "iota"), t.shape, (t.rank - 1 - k,))
-                  for k in (1, 0))
+    rows, cols = (d.b.broadcast(d.b.add("iota", (), Type("int", (t.shape[i],)), "iota"), t.shape, (i,))
+                  for i in (t.rank - 2, t.rank - 1))
     eye = d.b.add("real", (d("eq", rows, cols),), t, "eye")
     inverse = d.b.add("solve", (_transpose(d, a), eye), t, "solve")
     return (d.mul(d.b.broadcast(ct, t.shape, tuple(range(t.rank - 2))), inverse),)

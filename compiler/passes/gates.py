@@ -70,7 +70,7 @@ def _dissolved(cell: Cell) -> set[str]:
 
 def _pushable(n: Node) -> bool:
     return (OPS[n.op].group == "pointwise" or n.op == "broadcast"
-            or (n.op == "contract" and n.attr("semiring") != "argmax") or (n.op == "reduce" and n.attr("fn") != "argmax"))
+            or n.op in ("contract", "reduce") and "argmax" not in (n.attr("semiring"), n.attr("fn")))
 
 
 def _disjoint(found: set[Piece]) -> bool:

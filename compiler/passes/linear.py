@@ -150,14 +150,14 @@ RULES: Rules = {"contract": (_if_linear(scaled), _if_linear(distributed)),
 
 # -- gradients of parameters ------------------------------------------------------------
 def outer_products(joint: Cell) -> Cell:
-    """Outer products under a sum become contractions, spec 'i,j->ij': over batch
+    """Outer products under a sum of the joint cell become contractions, spec 'i,j->ij': over batch
     and time they are matrix products, which the back end should see."""
     nodes = joint.nodes()
     users: dict[str, set[str]] = {}
     for n in joint.body:
         for a in n.args:
             users.setdefault(a, set()).add(n.name)
-    summed = {o.value for o in joint.sums} - {o.value for o in joint.outputs} - {x for s in joint.states for x in (s.init, s.next)}
+    summed = {o.value for o in joint.sums} - {o.value for o in joint.outputs}
     for n in reversed(joint.body):
         if users.get(n.name) and all(u in summed and nodes[u].op in _LINEAR for u in users[n.name]):
             summed.add(n.name)

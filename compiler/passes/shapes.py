@@ -61,8 +61,9 @@ def _slice_of_concat(b: Rewriter, n: Node, cat: Node, axis: int, start: int, dim
         d = b.type(a).shape[axis]
         lo, hi = max(start, at), min(stop, at + d.size)
         if lo < hi:
-            whole = dim if (lo, hi) == (start, stop) else d if hi - lo == d.size else Dim(f"{d.name}[{lo - at}:{hi - at}]", hi - lo)
-            pieces.append(b.slice(a, axis, lo - at, whole, n.name) if b.type(a).shape[axis] != whole else a)
+            part = d if hi - lo == d.size else Dim(f"{d.name}[{lo - at}:{hi - at}]", hi - lo)
+            part = dim if (lo, hi) == (start, stop) else part
+            pieces.append(a if d == part else b.slice(a, axis, lo - at, part, n.name))
         at += d.size
     return pieces[0] if len(pieces) == 1 else b.concat(tuple(pieces), axis, dim)
 

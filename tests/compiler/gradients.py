@@ -17,7 +17,8 @@ def values(cell: Cell, seed: int = 0, scale: float = 1.0) -> tuple[dict, dict, d
     def rand(type, *lead):
         if type.kind == "real":
             return scale * torch.randn((*lead, *type.sizes), generator=g, dtype=torch.float64)
-        return torch.randint(0, 2, (*lead, *type.sizes), generator=g).to(torch.bool if type.kind == "bool" else torch.int64)
+        x = torch.randint(0, 2, (*lead, *type.sizes), generator=g)
+        return x.bool() if type.kind == "bool" else x
 
     inputs = {p.name: rand(p.type, B, T) for p in cell.inputs}
     params = {p.name: rand(p.type) for p in cell.params}

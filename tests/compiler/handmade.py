@@ -87,7 +87,10 @@ def gru() -> Cell:
 
 def layernorm(b: Builder, x: str, w: str) -> str:
     t = b.type(x)
-    mean = lambda v: b.op("div", b.reduce(v, "sum", (0,)), b.literal(t.numel))
+
+    def mean(v: str) -> str:
+        return b.op("div", b.reduce(v, "sum", (0,)), b.literal(t.numel))
+
     d = b.op("sub", x, mean(x))
     var = mean(b.op("pow", d, b.literal(2.0)))
     return b.op("mul", b.op("mul", w, d), b.op("rsqrt", b.op("add", var, b.literal(1e-5))))
@@ -113,7 +116,10 @@ def delta_rule(gated: bool = True) -> Cell:
     m = Make("gated_deltanet" if gated else "deltanet")
     b, q, k, v, beta, g = m.b, m.input("q", K), m.input("k", K), m.input("v", V), m.input("beta"), m.input("g")
     S = m.state("S", K, V)
-    outer = lambda p, q: b.op("mul", b.align(p, (K, V)), b.align(q, (K, V)))
+
+    def outer(p: str, q: str) -> str:
+        return b.op("mul", b.align(p, (K, V)), b.align(q, (K, V)))
+
     if gated:
         S = b.op("mul", b.op("exp", b.op("neg", b.op("softplus", g))), S)
     u = b.op("mul", beta, b.op("sub", v, b.contract(k, S, "k,kv->v")))
@@ -131,9 +137,9 @@ def slstm() -> Cell:
     s = m.state("m", N, H, init=-math.inf)
     pre = b.op("add", b.contract(W, x, "nij,j->ni"), b.contract(R, h, "nij,nj->ni"))
     i, f, z, o = (b.slice(pre, 1, 4 * k, H) for k in range(4))
-    l = b.op("add", b.op("logsigmoid", f), s)
-    m1 = b.op("max", i, l)
-    keep, write = b.op("exp", b.op("sub", l, m1)), b.op("exp", b.op("sub", i, m1))
+    left = b.op("add", b.op("logsigmoid", f), s)
+    m1 = b.op("max", i, left)
+    keep, write = b.op("exp", b.op("sub", left, m1)), b.op("exp", b.op("sub", i, m1))
     c1 = b.op("add", b.op("mul", keep, c), b.op("mul", write, b.op("tanh", z)))
     n1 = b.op("add", b.op("mul", keep, n), write)
     h1 = b.op("div", b.op("mul", b.op("sigmoid", o), c1), n1)

@@ -46,7 +46,10 @@ def structure(op, **attrs):
     def make(m):
         b, x, w = m.b, m.input("x", I, H), m.param("w", H)
         y = b.op("mul", x, b.align(w, (I, H)))
-        add = lambda shape, *args: b.add(op, args or (y,), real(*shape), op, **attrs)
+
+        def add(shape, *args):
+            return b.add(op, args or (y,), real(*shape), op, **attrs)
+
         match op:
             case "broadcast":
                 return b.op("mul", add((H, K, I)), b.align(m.input("z", K), (H, K, I)))
@@ -90,7 +93,8 @@ def product(spec, semiring, *shapes):
 def linalg(op, *rhs):
     def make(m):
         b, x = m.b, m.input("x", I, H, M)
-        rows, cols = (b.broadcast(b.add("iota", (), Type("int", (d,)), "iota"), (I, H, M), (i,)) for i, d in ((1, H), (2, M)))
+        rows, cols = (b.broadcast(b.add("iota", (), Type("int", (d,)), "iota"), (I, H, M), (i,))
+                      for i, d in ((1, H), (2, M)))
         A = b.op("add", x, b.op("mul", b.add("real", (b.op("eq", rows, cols),), real(I, H, M), "eye"), b.literal(5.0)))
         if op == "logdet":
             return b.add(op, (A,), real(I), op)
@@ -119,7 +123,8 @@ CASES = {
     **{op: pointwise(op) for op, o in OPS.items() if o.group == "pointwise"},
     "broadcast": structure("broadcast", axes=(2, 0)), "slice": structure("slice", axis=1, start=1),
     "pad": structure("pad", axis=1, start=1), "index": structure("index", axis=0, at=2),
-    "place": structure("place", axis=0, at=1), "concat": structure("concat", axis=1), "stack": structure("stack", axis=2),
+    "place": structure("place", axis=0, at=1), "concat": structure("concat", axis=1),
+    "stack": structure("stack", axis=2),
     "interleave": structure("interleave", axis=1, times=2), "fold": structure("fold", axis=1, times=2),
     "cumsum": structure("cumsum", axis=1, reverse=False), "cumsum reversed": structure("cumsum", axis=0, reverse=True),
     **{f"reduce {fn} {axes}": reduction(fn, axes) for fn in ("sum", "max", "min", "prod", "lse", "argmax")
