@@ -75,19 +75,26 @@ def _spread(values: Sequence[Tensor], reals: Sequence[bool]) -> list[Tensor | No
 
 
 def _setup(ctx, inputs, output) -> None:
-    key, xs, ps, ss, seed, training, _ = inputs
-    plan = find(key)
-    ends = len(plan.output_meta) + len(plan.state_meta)
+    key, xs, ps, ss, seed, training, keep = inputs
     ctx.set_materialize_grads(False)
+    ctx.keep = keep
     ctx.key, ctx.training, ctx.seed, ctx.lead = key, training, seed, xs[0].shape[:2]
     ctx.counts = len(xs), len(ps), len(ss)
-    ctx.save_for_backward(*xs, *ps, *ss, *output[ends:])
+    ctx.save_for_backward(*xs, *ps, *ss, *output[_ends(key):])
+
+
+def _ends(key: str) -> int:
+    """Where the tape begins in what `recur` gives."""
+    plan = find(key)
+    return len(plan.output_meta) + len(plan.state_meta)
 
 
 def _backward(ctx, grads):
     plan = find(ctx.key)
     saved = list(ctx.saved_tensors)
     groups = [[saved.pop(0) for _ in range(n)] for n in ctx.counts]
+    if not ctx.keep:
+        saved = torch.ops.ostinato.recur(ctx.key, *groups, ctx.seed, ctx.training, True)[_ends(ctx.key):]
     B, T = ctx.lead
     like = next(x for x in (*groups[0], *groups[1], *groups[2]) if x.is_floating_point())
 

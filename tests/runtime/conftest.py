@@ -1,9 +1,12 @@
 """Cells built by hand, so that these tests need no front end."""
 
 import pytest
+import torch
+from ostinato import backends
 from ostinato.ir.build import Builder
 from ostinato.ir.cell import Cell, Input, Node, Output, Param, State
 from ostinato.ir.types import INT, Dim, Type
+from ostinato.runtime.layer import Layer
 
 
 def uniform_inits(params: dict[str, Type], bound: float) -> tuple[tuple[Node, ...], tuple[Param, ...]]:
@@ -67,6 +70,18 @@ def make_noise(D: int = 4) -> Cell:
                 (State("s", vec, b.full(0.0, vec), new),
                  State("t", INT, b.literal(0, "int"), b.op("add", t, b.literal(1, "int")))),
                 (Output("s", new),), (), (), tuple(b.nodes))
+
+
+@pytest.fixture(params=backends.available())
+def backend(request):
+    """Every back end that is here."""
+    return request.param
+
+
+@pytest.fixture
+def build(backend):
+    """A float64 layer (unless told otherwise) on each back end."""
+    return lambda cell, **options: Layer.from_cell(cell, **{"backend": backend, "dtype": torch.float64} | options)
 
 
 @pytest.fixture

@@ -7,19 +7,14 @@ import sys
 import pytest
 import torch
 import torch._dynamo.testing
-from ostinato.runtime.layer import Layer
 
 ops = torch.ops.ostinato
 
 
-def make(cell, **options):
-    return Layer.from_cell(cell, backend="interpreter", dtype=torch.float64, **options)
-
-
 @pytest.fixture(params=["lstm", "counter"])
-def layer(request, make_cell):
+def layer(build, request, make_cell):
     values = {"scale": torch.tensor([1.0, 2.0, 3.0])} if request.param == "counter" else None
-    return make(make_cell[request.param](), values=values)
+    return build(make_cell[request.param](), values=values)
 
 
 def arguments(layer, B=2, T=3):
@@ -47,16 +42,16 @@ def test_opcheck_backward(layer):
     torch.library.opcheck(ops.recur_backward, (key, xs, params, states, flat[n_out + n_state:], d_out, d_end, None, True))
 
 
-def test_opcheck_derive(counter_cell):
-    layer = make(counter_cell, values={"scale": torch.ones(3)})
+def test_opcheck_derive(build, counter_cell):
+    layer = build(counter_cell, values={"scale": torch.ones(3)})
     assert not layer._plan.static.idle  # the initial state is a parameter
     torch.library.opcheck(ops.derive, (layer._plan.key, layer._params()))
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_no_graph_break_forward_and_backward(layer, backend):
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+def test_no_graph_break_forward_and_backward(layer, compiler):
     torch._dynamo.reset()
-    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    compiled = torch.compile(layer, backend=compiler, fullgraph=True)
 
     def gradients(run, xs):
         y, state = run(*xs)
@@ -71,9 +66,9 @@ def test_no_graph_break_forward_and_backward(layer, backend):
         torch.testing.assert_close(compiled(*xs), layer(*xs))
 
 
-def test_step_and_draws_compile(noise_cell):
+def test_step_and_draws_compile(build, noise_cell):
     torch._dynamo.reset()
-    layer = make(noise_cell)
+    layer = build(noise_cell)
     x = torch.randn(2, 3, 4, dtype=torch.float64)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x, seed=torch.tensor(5)), layer(x, seed=torch.tensor(5)))
@@ -82,18 +77,18 @@ def test_step_and_draws_compile(noise_cell):
     torch.testing.assert_close(step(x[:, 0], seed=torch.tensor(5)), layer.step(x[:, 0], seed=torch.tensor(5)))
 
 
-def test_lengths_share_one_graph(lstm_cell):
+def test_lengths_share_one_graph(build, lstm_cell):
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
-    layer = make(lstm_cell)
+    layer = build(lstm_cell)
     compiled = torch.compile(layer, backend=counter, fullgraph=True, dynamic=True)
     for B, T in ((2, 7), (4, 9), (6, 11)):
         compiled(torch.randn(B, T, 3, dtype=torch.float64))
     assert counter.frame_count == 1
 
 
-def test_unpickling_in_another_process(lstm_cell, tmp_path):
-    layer = make(lstm_cell)
+def test_unpickling_in_another_process(build, lstm_cell, tmp_path):
+    layer = build(lstm_cell)
     x = torch.randn(2, 3, 3, dtype=torch.float64)
     torch.save((layer, x, layer(x)[0].detach()), tmp_path / "layer.pt")
     program = ("import sys, torch\nlayer, x, y = torch.load(sys.argv[1], weights_only=False)\n"
