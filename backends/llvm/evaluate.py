@@ -128,8 +128,8 @@ class Evaluator:
         for d, ix in zip(reversed(node.type.shape), reversed(idx)):
             v = self._lane_numbers(ix, b)
             v = b.mul(v, splat(b, i64(stride), ix.width)) if stride > 1 else v
-            width = v.type.count if isinstance(v.type, ir.VectorType) else 0
-            number = b.add(splat(b, number, width), v)
+            width = max(x.type.count if isinstance(x.type, ir.VectorType) else 0 for x in (number, v))
+            number = b.add(splat(b, number, width), splat(b, v, width))
             stride *= d.size
         draw = random.uniform if node.attr("dist") == "uniform" else random.normal
         return draw(b, self.frame.seed, node.attr("site"), t, number, self.real)

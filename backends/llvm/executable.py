@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from typing import Sequence
 
 import torch
 from torch import Tensor
 
+from ...compiler.pipeline import Lowered, lower
 from ...compiler.schedules.build import backward_kernel, forward_kernel, recomputes
+from ...compiler.schedules.kernel import Kernel
+from ...compiler.schedules.printer import print_kernel
 from ...ir.cell import Cell
 from ...ir.types import Type
+from . import threads
 from .launch import Launch
 
 SCHEDULES = ("sequential",)
@@ -19,13 +22,12 @@ FEW = 4                        # rows (batch times steps) up to which nothing is
 CHECK_BYTES = 512 * 1024       # values of one tile that the recomputing backward pass keeps
 
 
-def prepare(cell: Cell):
+def prepare(cell: Cell) -> Lowered:
     """The passes of the pipeline."""
-    from ...compiler.pipeline import lower
     return lower(cell)
 
 
-def build(lowered, dtype: torch.dtype) -> LlvmExecutable:
+def build(lowered: Lowered, dtype: torch.dtype) -> LlvmExecutable:
     """The executable of a lowered cell; kernels are compiled when first needed."""
     return LlvmExecutable(lowered, dtype)
 
@@ -33,7 +35,7 @@ def build(lowered, dtype: torch.dtype) -> LlvmExecutable:
 class LlvmExecutable:
     """Kernels of one cell in one dtype. B and T are free."""
 
-    def __init__(self, lowered, dtype: torch.dtype):
+    def __init__(self, lowered: Lowered, dtype: torch.dtype):
         self.lowered, self.dtype = lowered, dtype
         self.cell: Cell = lowered.cell
 
@@ -140,6 +142,49 @@ class LlvmExecutable:
         return [((B, T, *types[o.value].type.sizes), self._dtype(types[o.value].type))
                 for o in a.forward.outputs[len(self.cell.outputs):]]
 
+    def step(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
+             seed: int, training: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """One step: inputs [B, *shape] -> (outputs [B, *shape], states)."""
+        outputs, finals, _ = self.forward([x.unsqueeze(1) for x in inputs], params, states, seed=seed,
+                                          training=training, keep=False)
+        return [y.squeeze(1) for y in outputs], finals
+
+    # -- for people -----------------------------------------------------------
+    def explain(self, B: int | None = None, T: int | None = None) -> str:
+        """What runs, and what the backward pass keeps."""
+        lines = ["schedule sequential: fused kernels, one pass over time, a tile of steps at a time"]
+        for title, kernel in self._kernels().items():
+            for run in kernel.runs:
+                n = {w: len(getattr(run, w).phases) for w in ("before", "steps", "after")}
+                lines.append(f"  {title}{' (again)' if run.prefix == 'f.' else ''}: {n['before']} loop nests before "
+                             f"the steps of a tile, {n['steps']} at every step, {n['after']} after")
+        if self.recompute:
+            lines.append(f"  backward runs the steps again from the states at every {self.tile}th step: no product "
+                         "with a parameter lies between states, so that is cheaper than keeping values")
+        else:
+            names = ", ".join(o.name for o in self.lowered.adjoint.forward.outputs[len(self.cell.outputs):])
+            lines.append(f"  backward reads what forward keeps ({names or 'nothing'}): a product with a parameter "
+                         "lies between states, too dear to repeat")
+        if B is not None and T is not None:
+            kept = sum(_numel(shape) * dtype.itemsize for shape, dtype in self.tape_meta(B, T))
+            lines.append(f"  kept for backward at B={B}, T={T}: {kept} bytes ({kept / 2**20:.2f} MiB)")
+        lines.append("  rejected: scan, chunk, conv, newton: this version derives the sequential schedule only")
+        return "\n".join([*lines, f"  threads: {threads.describe()}"])
+
+    def ir(self, stage: str) -> str | None:
+        """Text of the stages "schedule", "llvm" and "asm": forward, then backward."""
+        match stage:
+            case "schedule":
+                return "\n".join(print_kernel(k) for k in self._kernels().values())
+            case "llvm":
+                return "\n".join(x.llvm for x in (self.infer, self.back))
+            case "asm":
+                return "\n".join(x.code.asm() for x in (self.infer, self.back))
+        return None
+
+    def _kernels(self) -> dict[str, Kernel]:
+        return {"forward": self.infer.kernel, "backward": self.back.kernel}
+
     # -- tensors --------------------------------------------------------------
     def _tensors(self, inputs, params, states) -> dict[str, Tensor]:
         out = {f"in.{p.name}": _dense(x, 2) for p, x in zip(self.cell.inputs, inputs)}
@@ -155,6 +200,13 @@ class LlvmExecutable:
 
 def _batch(inputs: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[int, int]:
     return tuple(inputs[0].shape[:2]) if inputs else (states[0].shape[0], 1)
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    n = 1
+    for d in shape:
+        n *= d
+    return n
 
 
 def _dense(x: Tensor, lead: int) -> Tensor:

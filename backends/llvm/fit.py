@@ -8,7 +8,7 @@ the error that is levelled the relative error of the function finally computed.
 from __future__ import annotations
 
 import struct
-from typing import Callable
+from collections.abc import Callable
 
 import mpmath as mp
 

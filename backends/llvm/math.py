@@ -8,7 +8,7 @@ Real add, sub, mul carry `contract`: LLVM may fuse a product with a sum.
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 from llvmlite import ir
 
@@ -23,7 +23,6 @@ INLINE: dict[str, Callable[..., ir.Value]] = {
 INTRINSIC = {"floor": "floor", "ceil": "ceil", "round": "roundeven", "sqrt": "sqrt",
              # lane by lane through the C library, whose names the JIT resolves in this process
              "sin": "sin", "cos": "cos", "tan": "tan", "atan": "atan", "pow": "pow", "atan2": "atan2"}
-LIBM = frozenset("sin cos tan atan pow atan2".split())
 
 
 def emit(b: ir.IRBuilder, op: str, *args: ir.Value, to: ir.Type | None = None) -> ir.Value:

@@ -7,8 +7,8 @@ An error of 1 ulp is the distance of neighbouring numbers of the format at the e
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache as once
-from typing import Callable
 
 import numpy as np
 from llvmlite import ir

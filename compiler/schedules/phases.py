@@ -240,7 +240,8 @@ def inside(p: Phase, q: Phase, names: set[str], nodes: dict[str, Node], held: se
         return all(same_points(arg, at) for arg, at in operand_indices(nodes[name], idx))
 
     used = [(arg, at) for n in q.groups[0].nodes for arg, at in operand_indices(nodes[n], identity(nodes[n]), red)]
-    later = phase_reads(replace(q, groups=(), inner=()), nodes, held | set(q.groups[0].nodes))
+    rest = tuple(s for s in q.stores if s.node not in q.groups[0].nodes)
+    later = phase_reads(replace(q, groups=(), inner=(), stores=rest), nodes, held)
     if names & later or not all(same_points(arg, at) for arg, at in used):
         return None
     return replace(q, inner=q.inner + tuple((s, axes) for s in p.stores))

@@ -23,9 +23,10 @@ def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
     budget = ACCUMULATORS if registers >= 32 else 12
     packs: dict[str, Pack] = {}
     packed: dict[tuple[str, int], tuple[str, int]] = {}
+    per_head = {b.name.removeprefix("par.") for b in kernel.ports if b.space == "param" and b.heads}
 
     def part(run: Run, p: Part) -> Part:
-        return replace(p, phases=tuple(_phase(q, run, width, budget, packs, packed) for q in p.phases))
+        return replace(p, phases=tuple(_phase(q, run, width, budget, per_head, packs, packed) for q in p.phases))
 
     runs = tuple(replace(r, before=part(r, r.before), steps=part(r, r.steps), after=part(r, r.after))
                  for r in kernel.runs)
@@ -38,7 +39,7 @@ def _vectors(size: int, width: int, most: int) -> int:
     return max((v for v in range(1, max(1, most) + 1) if full % v == 0), default=1) if full else 1
 
 
-def _phase(p: Phase, run: Run, width: int, budget: int, packs, packed) -> Phase:
+def _phase(p: Phase, run: Run, width: int, budget: int, per_head: set[str], packs, packed) -> Phase:
     members = max((len(g.nodes) for g in p.groups), default=1)
     if p.rows == "sum":
         count = max(1, len(p.stores))
@@ -54,7 +55,7 @@ def _phase(p: Phase, run: Run, width: int, budget: int, packs, packed) -> Phase:
             unroll *= 2
         out = replace(p, block="rows", unroll=unroll, vectors=vectors)
         for g in p.groups:
-            _pack(g.nodes, out, run, width, packs, packed)
+            _pack(g.nodes, out, run, width, per_head, packs, packed)
         return out
     if p.lane == "red":
         dims = p.groups[0].dims
@@ -66,7 +67,7 @@ def _phase(p: Phase, run: Run, width: int, budget: int, packs, packed) -> Phase:
     return p
 
 
-def _pack(members: tuple[str, ...], p: Phase, run: Run, width: int, packs, packed) -> None:
+def _pack(members: tuple[str, ...], p: Phase, run: Run, width: int, per_head: set[str], packs, packed) -> None:
     """Pack the parameters of products that share their loops, where it helps."""
     by_key: dict[tuple, list[tuple[str, int, str, tuple]]] = {}
     for name in members:
@@ -81,10 +82,10 @@ def _pack(members: tuple[str, ...], p: Phase, run: Run, width: int, packs, packe
                 continue
             sizes = dict(zip(spec, (d.size for d in run.nodes[arg].type.shape)))
             others = tuple((c, sizes[c]) for c in dict.fromkeys(spec) if c not in (lane, letters[-1]))
-            key = (others, (lane, sizes[lane]), (letters[-1], sizes[letters[-1]]))
+            key = (others, (lane, sizes[lane]), (letters[-1], sizes[letters[-1]]), view[0] in per_head)
             by_key.setdefault(key, []).append((name, k, *view))
-    for (others, lane, reduced), views in by_key.items():
-        pack = Pack(f"pack.{run.prefix}{views[0][0]}", tuple((v[2], v[3]) for v in views), others, lane, reduced,
+    for (others, lane, reduced, _), views in by_key.items():
+        pack = Pack(f"pack.{run.prefix}{views[0][0]}.{views[0][1]}", tuple((v[2], v[3]) for v in views), others, lane, reduced,
                     p.vectors * width)
         packs[pack.name] = pack
         for m, (name, k, _, _) in enumerate(views):
