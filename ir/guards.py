@@ -7,7 +7,7 @@ local derivatives themselves are torch's.
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor

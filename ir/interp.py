@@ -8,7 +8,7 @@ says what each operation computes; here are reads, time, batch and initial value
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor

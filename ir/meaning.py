@@ -9,7 +9,7 @@ Derivatives come from torch, under the rule of `guards`.
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor

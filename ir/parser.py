@@ -58,7 +58,8 @@ class _Line:
 
     def expect(self, word: str) -> None:
         if not self.accept(word):
-            self.fail(f"expected {word!r}, found {'the end of the line' if self.done else repr(self.words[self.at][1])}")
+            found = "the end of the line" if self.done else repr(self.words[self.at][1])
+            self.fail(f"expected {word!r}, found {found}")
 
     def end(self) -> None:
         if not self.done:

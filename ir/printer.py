@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Iterator
+from collections.abc import Iterator
 
 from .cell import Attr, Cell, Node
 from .types import Dim, Type

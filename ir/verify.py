@@ -7,7 +7,7 @@ unnoticed. Every failure names the node and the rule (RULES).
 
 from __future__ import annotations
 
-from typing import Iterable
+from collections.abc import Iterable
 
 from .cell import Cell, Node
 from .errors import VerifyError
