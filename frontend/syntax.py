@@ -148,6 +148,9 @@ class Place:
         if self.in_block and (tok.kind == "end" or (tok is start and tok.text in ITEM_WORDS)):
             item = next(line for line in self.lines if line[-1].pos >= self.open[0].pos)
             return self._blank(item[0].pos, tok.pos)
+        if self.in_block and self.bracket is not None and self.bracket.line < tok.line:
+            lines = self.text[:tok.pos].rfind("\n")       # an unclosed bracket swallowed the next lines
+            return self._blank(start.pos, max(lines, self.bracket.end))
         if self.continued is not None:
             return self._blank(start.pos, self.continued.end)
         if self.in_block and tok.text == "}" and "RETURN" in self.accepts:
@@ -155,9 +158,6 @@ class Place:
             return self._blank(start.pos, self._block_end(start))
         if last.text == "{" or not self.in_block:
             return self._blank(start.pos, self._block_end(start))
-        if self.bracket is not None and self.bracket.line < tok.line:
-            lines = self.text[:tok.pos].rfind("\n")       # an unclosed bracket swallowed the next lines
-            return self._blank(start.pos, max(lines, self.bracket.end))
         return self._blank(start.pos, last.end)
 
     def _block_end(self, start: Tok) -> int:
