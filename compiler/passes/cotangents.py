@@ -26,7 +26,6 @@ class Joint:
 
     def __init__(self, cell: Cell, rules: Rules):
         self.cell, self.guards = cell, Guards(cell)
-        self.nodes = cell.nodes()
         self.b = LinearRewriter(rules, cell.body)
         self.d = D(self.b, lambda name: name in self.guards.nonfinite)
         self.parts: dict[str, list[tuple[str, Node | None]]] = defaultdict(list)
@@ -53,8 +52,7 @@ class Joint:
         outputs = [port("input", p.name, p.type, f"d.{p.name}") for p in cell.inputs if p.type.kind == "real"]
         nexts = [port("state", s.name, s.type, f"next.{s.name}") for s in cell.states if s.type.kind == "real"]
         sums = [port("param", p.name, p.type, f"d.{p.name}") for p in cell.params if is_trained(p)]
-        joint = Cell(cell.name, outputs=(*outputs, *nexts), sums=tuple(sums), body=tuple(self.b.nodes))
-        return joint
+        return Cell(cell.name, outputs=(*outputs, *nexts), sums=tuple(sums), body=tuple(self.b.nodes))
 
     def give(self, name: str, ct: str, view: Node | None = None) -> None:
         """One more contribution to the cotangent of `name` (of the part that `view` takes of it)."""
