@@ -7,8 +7,8 @@ says what each operation computes; here are reads, time, batch and initial value
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor

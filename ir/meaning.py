@@ -175,11 +175,15 @@ def _spread(x: Tensor, letters: str, onto: str) -> Tensor:
     return x
 
 
+def _finite(x: Tensor) -> bool:
+    return bool(torch.isfinite(x).all())
+
+
 def contract(a: Tensor, b: Tensor, spec: str, semiring: str) -> Tensor:
     """einsum over (sum, times), or over (max | min | lse | argmax, plus); over bool it is (or, and)."""
     sa, sb, so = spec_parts(spec)
-    if semiring == "sum" and a.is_floating_point() and bool(torch.isfinite(a).all() & torch.isfinite(b).all()):
-        return torch.einsum(f"...{sa},...{sb}->...{so}", a, b)
+    if semiring == "sum" and a.is_floating_point() and (not needs_grad((a, b)) or _finite(a) and _finite(b)):
+        return torch.einsum(f"...{sa},...{sb}->...{so}", a, b)  # its derivatives keep the rule: all factors are finite
     gone = "".join(dict.fromkeys(c for c in sa + sb if c not in so))
     a, b = _spread(a, sa, so + gone), _spread(b, sb, so + gone)
     fn = semiring
