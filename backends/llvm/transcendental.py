@@ -86,12 +86,11 @@ class Emitter:
     def fma(self, x, y, z):
         return fma(self.b, x, y, z)
 
-    def horner(self, x, c, last=None):
-        """c[0] + c[1] x + ...; `last`: the coefficients' continuation, a value."""
-        c = list(c)
-        y = self.k(c.pop()) if last is None else last
-        while c:
-            y = self.fma(y, x, self.k(c.pop()))
+    def horner(self, x, c, scale: float = 1.0):
+        """c[0] + c[1] (scale x) + c[2] (scale x)^2 + ..."""
+        *rest, y = (self.k(v * scale**i) for i, v in enumerate(c))
+        for v in reversed(rest):
+            y = self.fma(y, x, v)
         return y
 
     def table(self, name: str) -> tuple[float, ...]:
@@ -123,28 +122,32 @@ class Emitter:
         return self.b.bitcast(x, self.type)
 
     # -- 2^n and e^x --------------------------------------------------------
-    def reduce(self, x, far: bool = True):
-        """x = n ln 2 + r, |r| <= ln 2 / 2. Returns r and an integer whose low bits are n: adding
-        1.5 * 2^mantissa leaves n in the low bits of the representation. r is rounded once, since
-        n times the leading part of ln 2 is exact; where n is small (not `far`) one part will do."""
+    def reduce(self, x, scale: float = 1.0):
+        """scale x = n ln 2 + scale r, |scale r| <= ln 2 / 2, scale +-2^k. Returns r and an integer
+        whose low bits are n: adding 1.5 * 2^mantissa leaves n in the low bits of the representation.
+        r is rounded once, since n times the leading part of ln 2 is exact."""
+        n, bits = self._nearest(x, scale)
+        high, low = self.form.ln2
+        return self.fma(n, self.k(-low / scale), self.fma(n, self.k(-high / scale), x)), bits
+
+    def reduce_near(self, x, scale: float = 1.0):
+        """`reduce` for small n, where ln 2 in one part will do."""
+        n, bits = self._nearest(x, scale)
+        return self.fma(n, self.k(-math.log(2) / scale), x), bits
+
+    def _nearest(self, x, scale: float):
         magic = self.k(1.5 * 2.0**self.form.mantissa)
-        shifted = self.fma(x, self.k(1 / math.log(2)), magic)
-        n = self.sub(shifted, magic)
-        if far:
-            high, low = self.form.ln2
-            r = self.fma(n, self.k(-low), self.fma(n, self.k(-high), x))
-        else:
-            r = self.fma(n, self.k(-math.log(2)), x)
-        return r, self.as_int(shifted)
+        shifted = self.fma(x, self.k(scale / math.log(2)), magic)
+        return self.sub(shifted, magic), self.as_int(shifted)
 
     def power(self, n, offset: int = 0):
         """2^(n + offset), -bias < n + offset <= bias."""
         bits = self.b.shl(n, self.ik(self.form.mantissa))
         return self.as_real(self.b.add(bits, self.ik((self.form.bias + offset) << self.form.mantissa)))
 
-    def exp_reduced(self, r):
-        """e^r for a reduced r."""
-        return self.horner(r, (1.0, 1.0, *self.table("exp")))
+    def exp_reduced(self, r, scale: float = 1.0):
+        """e^(scale r) for a reduced scale r."""
+        return self.horner(r, (1.0, 1.0, *self.table("exp")), scale)
 
     def expm1_reduced(self, r):
         """e^r - 1 for a reduced r, relatively exact about 0."""
@@ -240,18 +243,20 @@ def sigmoid(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     m = Emitter(b, x.type)
     top = m.form.bias * math.log(2)
     t = m.at_least(m.at_most(x, 0.8 * m.form.mantissa), -top)
-    r, n = m.reduce(b.fneg(t))
-    y = m.div(m.k(1.0), m.fma(m.exp_reduced(r), m.power(n), m.k(1.0)))
+    r, n = m.reduce(t, -1.0)
+    y = m.div(m.k(1.0), m.fma(m.exp_reduced(r, -1.0), m.power(n), m.k(1.0)))
     return m.where(m.less(x, m.k(-top)), m.k(0.0), y)
 
 
 def tanh(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     m = Emitter(b, x.type)
     t = m.at_most(m.abs(x), 0.4 * m.form.mantissa)  # 1 - tanh is below half an ulp there
-    r, n = m.reduce(m.add(t, t), far=False)
+    h, n = m.reduce_near(t, 2.0)  # 2t = n ln 2 + 2h
     s = m.power(n)
-    y = m.fma(s, m.expm1_reduced(r), m.sub(s, m.k(1.0)))  # e^2|x| - 1
-    return m.copysign(m.div(y, m.add(y, m.k(2.0))), x)
+    tail = m.horner(h, [2 * c for c in m.table("exp")], 2.0)
+    half = m.fma(m.mul(h, h), tail, h)  # (e^2h - 1) / 2
+    y = m.fma(s, half, m.fma(s, m.k(0.5), m.k(-0.5)))  # (e^2t - 1) / 2
+    return m.copysign(m.div(y, m.add(y, m.k(1.0))), x)
 
 
 def _log1p_exp(m: Emitter, t: ir.Value) -> ir.Value:

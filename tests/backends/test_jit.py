@@ -6,7 +6,6 @@ import threading
 
 import pytest
 import torch
-
 from ostinato.backends.llvm import jit
 
 ADD = "define i64 @add(i64 %a, i64 %b) {\n %c = add i64 %a, %b\n ret i64 %c\n}\n"

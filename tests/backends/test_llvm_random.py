@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from llvmlite import ir
-
 from ostinato.backends.llvm import jit, random
 from ostinato.backends.llvm.vector import F32, F64, I64, splat, widen
 from ostinato.ir import rng

@@ -6,7 +6,6 @@ import sys
 import warnings
 
 import pytest
-
 from ostinato.backends.llvm import cache
 
 KEY = "ab" * 32

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from llvmlite import ir
-
 from ostinato.backends.llvm import jit, threads
 from ostinato.backends.llvm.vector import I32, I64
 

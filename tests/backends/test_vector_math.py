@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from llvmlite import ir
-
 from ostinato.backends.llvm import math as emitter
 from ostinato.backends.llvm import ulp
 from ostinato.backends.llvm.vector import F32
