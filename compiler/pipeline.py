@@ -8,9 +8,9 @@ times it, and keeps what is asked for.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Callable, Iterable
 
 from ..ir.cell import Cell, Node
 from ..ir.printer import print_cell

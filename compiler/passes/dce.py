@@ -5,8 +5,8 @@ Ports of the interface (inputs, outputs, params, states) stay: callers count on 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable
 
 from ...ir.cell import Cell, Node
 

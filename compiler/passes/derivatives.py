@@ -11,7 +11,7 @@ whether the result is replaced by 0 where ct is exactly 0.
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 from ...ir.cell import Node
 from ...ir.ops import OPS, spec_parts

@@ -17,7 +17,7 @@ infinite literal; zeros are followed within one step.
 from __future__ import annotations
 
 import math
-from typing import Iterable
+from collections.abc import Iterable
 
 from ...ir.cell import Cell, Node
 

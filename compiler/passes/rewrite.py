@@ -8,8 +8,8 @@ that builds new bodies (the adjoint) gets canonical ones for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Callable, Iterable, Mapping
 
 from ...ir.build import Builder
 from ...ir.cell import Attr, Cell, Node, Output

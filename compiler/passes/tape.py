@@ -27,7 +27,7 @@ whatever depends on parameters and literals only.
 from __future__ import annotations
 
 from collections import deque
-from typing import Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from ...ir.cell import Node
 from ...ir.ops import spec_parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 from ostinato.ir.build import Builder
 from ostinato.ir.cell import Cell, Input, Output, Param, State

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from gradients import B, T, assert_adjoint, leaf
-from handmade import H, I, K, V, Make, real
+from handmade import H, I, K, Make, V, real
 from ostinato.compiler.passes.adjoint import adjoint
 from ostinato.compiler.passes.derivatives import GATHERED, RULES
 from ostinato.ir import interp
