@@ -66,7 +66,7 @@ class Static:
     def constants(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         """The states' initial values, if `fixed`."""
         values = evaluate(self.init_nodes, types=_types(self.init_nodes), dtype=dtype, device=device)
-        return [values[name] for name in self.inits]
+        return [values[name].contiguous() for name in self.inits]
 
     def arrange(self, params: Sequence[Tensor], computed: Sequence[Tensor]) -> list[Tensor]:
         """The executable's parameters, in its order."""

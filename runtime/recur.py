@@ -10,7 +10,7 @@ with torch.library, so that autograd, torch.compile and opcheck know them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,12 +21,24 @@ from .plan import find
 from .ports import fail
 
 
+def operator(schema: str) -> Callable:
+    """Define the torch operator of a function. (Not torch.library.custom_op,
+    whose first call imports the whole of torch._dynamo, more than a second.)"""
+    name = f"ostinato::{schema.partition('(')[0]}"
+    torch.library.define(name, schema[schema.index("("):], tags=torch.Tag.pt2_compliant_tag)
+
+    def register(kernel: Callable) -> Callable:
+        torch.library.impl(name, "default", kernel)
+        return kernel
+    return register
+
+
 def number(seed: Tensor | None) -> int:
     """The seed as the executables take it; cells without draws have none."""
     return 0 if seed is None else int(seed)
 
 
-@torch.library.custom_op("ostinato::recur", mutates_args=())
+@operator("recur(str key, Tensor[] inputs, Tensor[] params, Tensor[] states, Tensor? seed, bool training, bool keep) -> Tensor[]")
 def recur(key: str, inputs: list[Tensor], params: list[Tensor], states: list[Tensor], seed: Tensor | None,
           training: bool, keep: bool) -> list[Tensor]:
     """Outputs [B, T, *shape], final states [B, *shape], then the tape (empty unless `keep`)."""
@@ -35,7 +47,7 @@ def recur(key: str, inputs: list[Tensor], params: list[Tensor], states: list[Ten
     return [*outputs, *finals, *tape]
 
 
-@recur.register_fake
+@torch.library.register_fake("ostinato::recur")
 def _(key, inputs, params, states, seed, training, keep):
     plan = find(key)
     B, T = inputs[0].shape[:2]
@@ -46,7 +58,8 @@ def _(key, inputs, params, states, seed, training, keep):
             *(like.new_empty(sizes, dtype=dtype) for sizes, dtype in tape)]
 
 
-@torch.library.custom_op("ostinato::recur_backward", mutates_args=())
+@operator("recur_backward(str key, Tensor[] inputs, Tensor[] params, Tensor[] states, Tensor[] tape, Tensor[] d_outputs,"
+          " Tensor[] d_finals, Tensor? seed, bool training) -> Tensor[]")
 def recur_backward(key: str, inputs: list[Tensor], params: list[Tensor], states: list[Tensor], tape: list[Tensor],
                    d_outputs: list[Tensor], d_finals: list[Tensor], seed: Tensor | None,
                    training: bool) -> list[Tensor]:
@@ -58,7 +71,7 @@ def recur_backward(key: str, inputs: list[Tensor], params: list[Tensor], states:
     return [d for group, reals in zip((dx, dp, ds), plan.reals) for d, real in zip(group, reals) if real]
 
 
-@recur_backward.register_fake
+@torch.library.register_fake("ostinato::recur_backward")
 def _(key, inputs, params, states, tape, d_outputs, d_finals, seed, training):
     return [x.new_empty(x.shape) for group, reals in zip((inputs, params, states), find(key).reals)
             for x, real in zip(group, reals) if real]
@@ -98,13 +111,14 @@ def _backward(ctx, grads):
     B, T = ctx.lead
     like = next(x for x in (*groups[0], *groups[1], *groups[2]) if x.is_floating_point())
 
-    def cotangent(d: Tensor | None, sizes: tuple, dtype: torch.dtype) -> Tensor:
-        return like.new_zeros((), dtype=dtype).expand(sizes) if d is None else d
+    def cotangent(d: Tensor | None, lead: tuple, sizes: tuple, dtype: torch.dtype) -> Tensor:
+        # Where nothing flows back: one zero of a value's shape, repeated by its strides.
+        return like.new_zeros(sizes, dtype=dtype).expand(*lead, *sizes) if d is None else d
 
     n = len(plan.output_meta)
-    d_outputs = [cotangent(d, (B, T, *sizes), dtype) for d, (sizes, dtype) in zip(grads, plan.output_meta)
+    d_outputs = [cotangent(d, (B, T), sizes, dtype) for d, (sizes, dtype) in zip(grads, plan.output_meta)
                  if dtype.is_floating_point]
-    d_finals = [cotangent(d, (B, *sizes), dtype) for d, (sizes, dtype) in zip(grads[n:], plan.state_meta)
+    d_finals = [cotangent(d, (B,), sizes, dtype) for d, (sizes, dtype) in zip(grads[n:], plan.state_meta)
                 if dtype.is_floating_point]
     found = iter(torch.ops.ostinato.recur_backward(ctx.key, *groups, saved, d_outputs, d_finals, ctx.seed,
                                                    ctx.training))
@@ -112,7 +126,7 @@ def _backward(ctx, grads):
     return None, dx, dp, ds, None, None, None
 
 
-recur.register_autograd(_backward, setup_context=_setup)
+torch.library.register_autograd("ostinato::recur", _backward, setup_context=_setup)
 
 
 def _second_setup(ctx, inputs, output) -> None:
@@ -124,10 +138,10 @@ def _second_backward(ctx, grads):
          instead="call backward() or grad() without create_graph=True")
 
 
-recur_backward.register_autograd(_second_backward, setup_context=_second_setup)
+torch.library.register_autograd("ostinato::recur_backward", _second_backward, setup_context=_second_setup)
 
 
-@torch.library.custom_op("ostinato::derive", mutates_args=())
+@operator("derive(str key, Tensor[] params) -> Tensor[]")
 def derive(key: str, params: list[Tensor]) -> list[Tensor]:
     """What the plan computes from the program's parameters (`Static.compute`), as one operator for traced graphs."""
     plan = find(key)
@@ -135,12 +149,12 @@ def derive(key: str, params: list[Tensor]) -> list[Tensor]:
             for x in plan.static.compute(params, plan.dtype, params[0].device)]
 
 
-@derive.register_fake
+@torch.library.register_fake("ostinato::derive")
 def _(key, params):
     return [params[0].new_empty(sizes, dtype=dtype) for sizes, dtype in find(key).static.meta]
 
 
-@torch.library.custom_op("ostinato::derive_backward", mutates_args=())
+@operator("derive_backward(str key, Tensor[] params, Tensor[] d_computed) -> Tensor[]")
 def derive_backward(key: str, params: list[Tensor], d_computed: list[Tensor]) -> list[Tensor]:
     """Gradients of the real parameters from those of the real computed values."""
     plan = find(key)
@@ -157,7 +171,7 @@ def derive_backward(key: str, params: list[Tensor], d_computed: list[Tensor]) ->
     return recording(gradients)
 
 
-@derive_backward.register_fake
+@torch.library.register_fake("ostinato::derive_backward")
 def _(key, params, d_computed):
     return [p.new_empty(p.shape) for p in params if p.is_floating_point()]
 
@@ -175,7 +189,7 @@ def _derive_backward(ctx, grads):
     return None, [next(found) if p.is_floating_point() else None for p in params]
 
 
-derive.register_autograd(_derive_backward, setup_context=_derive_setup)
+torch.library.register_autograd("ostinato::derive", _derive_backward, setup_context=_derive_setup)
 
 
 def draws(cell: Cell) -> bool:

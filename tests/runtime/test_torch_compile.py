@@ -95,3 +95,19 @@ def test_unpickling_in_another_process(build, lstm_cell, tmp_path):
                "assert torch.equal(layer(x)[0], y)\nlayer(x)[0].sum().backward()\nassert layer.W.grad is not None")
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "layer.pt")], check=True, timeout=120,
                    env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_export(build, lstm_cell):
+    layer = build(lstm_cell)
+    x = torch.randn(2, 7, 3, dtype=torch.float64)
+    exported = torch.export.export(layer, (x,)).module()
+    torch.testing.assert_close(exported(x), layer(x))
+
+
+def test_training_does_not_import_the_compiler(build, lstm_cell, tmp_path):
+    """torch._dynamo takes longer to import than everything of ours together."""
+    torch.save(build(lstm_cell), tmp_path / "layer.pt")
+    program = ("import sys, torch\nlayer = torch.load(sys.argv[1], weights_only=False)\n"
+               "layer(torch.randn(2, 3, 3, dtype=torch.float64))[0].sum().backward()\n"
+               "assert layer.W.grad is not None and 'torch._dynamo' not in sys.modules")
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "layer.pt")], check=True, timeout=120)
