@@ -18,6 +18,7 @@ from . import threads
 from .launch import Launch
 
 SCHEDULES = ("sequential",)
+DEVICES = ("cpu",)
 FEW = 4                        # rows (batch times steps) up to which nothing is packed
 CHECK_BYTES = 512 * 1024       # values of one tile that the recomputing backward pass keeps
 
