@@ -112,6 +112,9 @@ SHAPES = _section(301, {
     "duplicate_dim": ("the dimension `{name}` is listed twice",),
     "shared_heads": ("a value that differs between heads cannot be given to `{name}`, which is shared", "mix the heads first: `sum[{heads}](...)`"),
     "axis_twice": ("reducing over {dim}, which occurs twice in {shape}, is ambiguous", "take diag(...) first, or reduce with `@ ones({dim})`"),
+    "unrolled_too_long": ("the cell unrolls to more than {limit} expressions", "make the repeats and generators shorter"),
+    "lag_too_long": ("the lag {lag} of `{name}` is more than the limit of {limit}",),
+    "empty_generator": ("`{name}` of nothing has no value",),
 })
 
 KINDS = _section(401, {

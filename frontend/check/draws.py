@@ -1,0 +1,57 @@
+"""Random values: initial values of parameters, and draws in the body."""
+
+from __future__ import annotations
+
+from ...ir.cell import Node
+from ...ir.types import Type
+from .calls import Call
+from .expr import binary
+from .values import Num, Val, Value, show
+
+DISTRIBUTIONS = ("uniform", "normal", "bernoulli", "orthogonal")
+
+
+def draw(c: Call) -> Value:
+    """`~ uniform(a, b)`, `normal(mean, sd)`, `bernoulli(p)`, `orthogonal(gain)`; only inside `~`."""
+    if c.cx.drawing is None:
+        c.fail("random_here")
+    args = [c.single(i) for i in range(len(c.args))]
+    return _initial(c, args) if c.cx.init_region else _body(c, args)
+
+
+def _initial(c: Call, args: list[Num | Val]) -> Val:
+    """Op `draw`, of the parameter's shape; each textual place draws for itself."""
+    cx, b, drawing = c.cx, c.cx.b, c.cx.drawing
+    args = cx.same_kind(args, c.span, f"`{c.name}`", "real")
+    for x in args:
+        if x.type.rank:
+            c.fail("rank", what=c.name, expected="numbers", actual=show(x.shape))
+    if c.name == "orthogonal" and drawing.type.rank - (drawing.heads is not None) < 2:
+        c.fail("rank", what="orthogonal", expected="a matrix", actual=show(drawing.type.shape))
+    node = Node(b.fresh(c.name), "draw", tuple(x.node for x in args), (("dist", c.name),),
+                drawing.type.with_kind("real"), c.span)
+    return Val(b.append(node), node.type, drawing.heads is not None)
+
+
+def _body(c: Call, args: list[Num | Val]) -> Val:
+    """Op `random`, counted by its site: mean + sd * normal, low + (high - low) * uniform, uniform < p."""
+    cx, drawing = c.cx, c.cx.drawing
+    if c.name == "orthogonal":
+        c.fail("random_here")
+    args = cx.same_kind(args, c.span, f"`{c.name}`", "real")
+    if drawing.type is not None:
+        type, heads = drawing.type.with_kind("real"), drawing.heads
+    else:
+        heads = drawing.heads
+        type = Type("real", ((heads,) if heads else ()) + cx.joint_shape(args, c.span, f"`{c.name}`"))
+    args = [cx.spread(x, heads, type.shape[1:] if heads else type.shape) if not x.shape or drawing.type is None else x
+            for x in args]
+    t = cx.time()
+    dist = "normal" if c.name == "normal" else "uniform"
+    site, cx.sites = cx.sites, cx.sites + 1
+    u = cx.val(cx.b.add("random", (t.node,), type, c.name, site=site, dist=dist), heads is not None)
+    if c.name == "bernoulli":
+        return cx.cast(binary(cx, "<", u, args[0], c.span), "real")
+    low = args[0]
+    scale = args[1] if c.name == "normal" else binary(cx, "-", args[1], args[0], c.span)
+    return binary(cx, "+", low, binary(cx, "*", scale, u, c.span), c.span)

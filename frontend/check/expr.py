@@ -1,0 +1,343 @@
+"""Expressions to values."""
+
+from __future__ import annotations
+
+import math
+
+from ...ir.types import BOOL, Dim, Span
+from .. import tree as t
+from . import numbers
+from .context import Context
+from .numbers import NoValue, number
+from .scope import Entity, Scope, role_of
+from .values import Fn, Lib, List, Num, Val, Value, show
+
+ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod"}
+COMPARISON = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
+CONSTANTS = {"pi": Num(math.pi), "inf": Num(math.inf), "true": Num(True), "false": Num(False)}
+
+
+def evaluate(cx: Context, scope: Scope, e: t.Expr) -> Value:
+    """The value of an expression; Abandon after an error was reported."""
+    with cx.step(e.span):
+        match e:
+            case t.Name():
+                return name(cx, scope, e)
+            case t.Number():
+                return literal(cx, e)
+            case t.Array():
+                return List(tuple([evaluate(cx, scope, x) for x in e.items]))
+            case t.Unop("-"):
+                return negative(cx, evaluate(cx, scope, e.operand), e.span)
+            case t.Unop():
+                return inverse(cx, evaluate(cx, scope, e.operand), e.span)
+            case t.Binop("and" | "or"):
+                return logic(cx, scope, e)
+            case t.Binop():
+                return binary(cx, e.op, evaluate(cx, scope, e.left), evaluate(cx, scope, e.right), e.span)
+            case t.Select():
+                return select(cx, scope, e)
+            case t.Index():
+                return index(cx, scope, e)
+            case t.Call():
+                from .calls import call
+
+                return call(cx, scope, e)
+            case t.Attr():
+                return attribute(cx, scope, e)
+    raise AssertionError(e)
+
+
+def single(cx: Context, scope: Scope, e: t.Expr) -> Num | Val:
+    """The value of an expression that must be one number or tensor."""
+    return cx.single(evaluate(cx, scope, e), e.span)
+
+
+def tensor(cx: Context, scope: Scope, e: t.Expr) -> Val:
+    return cx.tensor(evaluate(cx, scope, e), e.span)
+
+
+# -- leaves -----------------------------------------------------------------
+def literal(cx: Context, e: t.Number) -> Num:
+    if e.imaginary:
+        cx.fail("not_yet_complex", e.span)
+    if e.value == math.inf:
+        cx.fail("number_too_large", e.span, text=e.text)
+    return number(e.value)
+
+
+def name(cx: Context, scope: Scope, e: t.Name) -> Value:
+    found = scope.find(e.id)
+    if isinstance(found, Entity):
+        return found.bare(cx, e.span)
+    if found is not None:
+        return found
+    if e.id in CONSTANTS:
+        return CONSTANTS[e.id]
+    if e.id in ("t", "training") and cx.init_region:
+        cx.fail("init_not_static", e.span, name=cx.resolving[-1] if cx.resolving else e.id, what=f"`{e.id}`")
+    if e.id == "t":
+        return cx.time()
+    if e.id == "training":
+        return cx.val(cx.b.add("training", (), BOOL, "training"))
+    if e.id in scope.module.functions:
+        return scope.module.functions[e.id]
+    if e.id in cx.builtins:
+        return Lib(e.id)
+    if (error := scope.hides(e.id)) is not None:
+        cx.fail(error, e.span, name=e.id)
+    if e.id in scope.module.cells:
+        cx.fail("not_a_value", e.span, name=e.id, what="a cell")
+    cx.unknown("unknown_name", e.id, e.span, (*scope.visible(), *cx.builtins, *CONSTANTS, "training"))
+
+
+# -- operators -----------------------------------------------------------------
+def negative(cx: Context, x: Value, span: Span) -> Value:
+    x = cx.single(x, span)
+    if isinstance(x, Num):
+        return numbers.negate(x if x.kind != "bool" else number(int(x.value)))
+    [x] = cx.same_kind([x], span, "`-`", "int")
+    return cx.op("neg", x, span=span)
+
+
+def inverse(cx: Context, x: Value, span: Span) -> Value:
+    x = cx.single(x, span)
+    if x.kind != "bool":
+        cx.fail("kind_mismatch", span, what="`not`", expected="bool", actual=x.kind)
+    return Num(not x.value) if isinstance(x, Num) else cx.op("not", x, span=span)
+
+
+def logic(cx: Context, scope: Scope, e: t.Binop) -> Value:
+    a, b = single(cx, scope, e.left), single(cx, scope, e.right)
+    for x, side in ((a, e.left), (b, e.right)):
+        if x.kind != "bool":
+            cx.fail("kind_mismatch", side.span, what=f"`{e.op}`", expected="bool", actual=x.kind)
+    for x, y in ((a, b), (b, a)):
+        if isinstance(x, Num):      # true and y = y, false or y = y, otherwise x decides
+            return y if x.value == (e.op == "and") else x
+    return cx.op(e.op, a, b, span=e.span)
+
+
+def binary(cx: Context, op: str, a: Value, b: Value, span: Span) -> Value:
+    if op.startswith("@"):
+        if op != "@":
+            cx.fail("not_yet_semiring", span, name=op)
+        return product(cx, cx.tensor(a, span), cx.tensor(b, span), span)
+    a, b = cx.single(a, span), cx.single(b, span)
+    if isinstance(a, Num) and isinstance(b, Num):
+        try:
+            return numbers.arithmetic(op, a, b)
+        except NoValue as why:
+            cx.fail("bad_constant", span, text=f"{a.value} {op} {b.value}", reason=str(why))
+    if op == "^":
+        return power(cx, a, b, span)
+    if op in COMPARISON:
+        items = cx.same_kind([a, b], span, f"`{op}`")
+        return cx.op(COMPARISON[op], *items, span=span, what=f"`{op}`")
+    items = cx.same_kind([a, b], span, f"`{op}`", "real" if op == "/" else "int")
+    return cx.op(ARITHMETIC[op], *items, span=span, what=f"`{op}`")
+
+
+def power(cx: Context, a: Num | Val, b: Num | Val, span: Span) -> Val:
+    """Small whole exponents are products; otherwise a real power."""
+    if isinstance(b, Num) and isinstance(a, Val) and b.value == int(b.value if abs(b.value) < 9 else 0):
+        n = int(b.value)
+        [a] = cx.same_kind([a], span, "`^`", "real" if n < 0 else "int")
+        if n == 0:
+            return cx.spread(cx.literal(number(1), a.kind), a.heads_dim, a.shape)
+        out, base, left = None, a, abs(n)
+        while left:
+            if left & 1:
+                out = base if out is None else cx.op("mul", out, base, span=span)
+            left >>= 1
+            if left:
+                base = cx.op("mul", base, base, span=span)
+        return out if n > 0 else cx.op("div", cx.literal(number(1.0)), out, span=span)
+    if isinstance(b, Num) and b.value == 0.5:
+        return cx.real("sqrt", a, span=span)
+    return cx.real("pow", a, b, span=span, what="`^`")
+
+
+def select(cx: Context, scope: Scope, e: t.Select) -> Value:
+    cond = single(cx, scope, e.cond)
+    if cond.kind != "bool":
+        cx.fail("condition_kind", e.cond.span, actual=cond.kind)
+    if isinstance(cond, Num):
+        return evaluate(cx, scope, e.then if cond.value else e.other)
+    return choose(cx, cond, single(cx, scope, e.then), single(cx, scope, e.other), e.span)
+
+
+def choose(cx: Context, cond: Val, a: Num | Val, b: Num | Val, span: Span) -> Val:
+    """select(cond, a, b) with kinds and shapes brought together."""
+    a, b = cx.same_kind([a, b], span, "`if`")
+    if a.shape and b.shape and not (set(a.shape) <= set(b.shape) or set(b.shape) <= set(a.shape)):
+        cx.fail("branch_shapes", span, left=show(a.shape), right=show(b.shape))
+    return cx.op("select", cond, a, b, span=span, what="`if`")
+
+
+def product(cx: Context, a: Val, b: Val, span: Span) -> Val:
+    """`a @ b`: the left's last axis with the right's first, head by head."""
+    a, b = cx.same_kind([a, b], span, "`@`", "int")
+    for x, side in ((a, "left"), (b, "right")):
+        if not x.shape:
+            cx.fail("product_scalar", span, side=side)
+    if a.shape[-1] != b.shape[0]:
+        cx.fail("product_mismatch", span, left=a.shape[-1].name, right=b.shape[0].name,
+                left_shape=show(a.shape), right_shape=show(b.shape))
+    letters = "abcdefghijklmopqrstuvwxyz"
+    left = letters[:len(a.shape)]
+    right = left[-1] + letters[len(a.shape):len(a.shape) + len(b.shape) - 1]
+    if len(left) + len(right) > 24:
+        cx.fail("rank", span, what="`@`", expected="fewer axes", actual=show(a.shape))
+    heads = "n" if a.heads or b.heads else ""
+    spec = f"{'n' * a.heads}{left},{'n' * b.heads}{right}->{heads}{left[:-1]}{right[1:]}"
+    return cx.val(cx.b.contract(a.node, b.node, spec), bool(heads))
+
+
+# -- brackets and dots -------------------------------------------------------------
+def index(cx: Context, scope: Scope, e: t.Index) -> Value:
+    match e.base:
+        case t.Name(id):
+            found = scope.find(id)
+            if isinstance(found, Entity) and found.timed:
+                if len(e.subs) > 1:
+                    cx.fail("not_yet_two_axes", e.span)
+                if isinstance(e.subs[0], t.Slice):
+                    cx.fail("time_needed", e.span, name=id, role=found.role, previous="")
+                return found.at(cx, scope, e.subs[0], e.span)
+            if found is not None and isinstance(e.subs[0], t.Expr) and mentions(e.subs[0], "t"):
+                lag = lag_of(cx, scope, e.subs[0], "t")
+                if lag is not None and len(e.subs) == 1:
+                    untimed(cx, id, role_of(found), lag, e)
+        case t.Attr():
+            member = submember(cx, scope, e.base)
+            if member is not None:
+                if len(e.subs) > 1:
+                    cx.fail("not_yet_two_axes", e.span)
+                return member.at(cx, scope, e.subs[0], e.span)
+    base = evaluate(cx, scope, e.base)
+    if isinstance(base, (Fn, Lib)):
+        cx.fail("not_a_value", e.base.span, name=base.name, what="a function")
+    return elements(cx, scope, base, e)
+
+
+def untimed(cx: Context, id: str, role: str, lag: int, e: t.Index):
+    """A time bracket on something that has no time."""
+    if role == "a local value" and lag > 0:
+        cx.fail("lag_on_local", e.span, name=id, lag=lag)
+    cx.fail("time_on_local", e.span, name=id, role=role)
+
+
+def lag_of(cx: Context, scope: Scope, sub: t.Expr, var: str) -> int | None:
+    """k where `sub` reads `var - k` with constant k; None if it is no such expression."""
+    total, sign = 0, 1
+    while True:
+        match sub:
+            case t.Name(id) if id == var:
+                return total
+            case t.Binop("+" | "-" as op, left, right) if mentions(left, var) and not mentions(right, var):
+                k = evaluate(cx, scope, right)
+                if not isinstance(k, Num) or isinstance(k.value, float) and not k.value.is_integer():
+                    return None
+                total += int(k.value) * (1 if op == "-" else -1)
+                sub = left
+            case t.Binop("+", left, right) if mentions(right, var):
+                sub = t.Binop("+", right, left, sub.span)
+                if mentions(left, var):
+                    return None
+            case _:
+                return None
+
+
+def mentions(e: t.Expr, var: str) -> bool:
+    return any(isinstance(n, t.Name) and n.id == var for n in t.walk(e))
+
+
+def elements(cx: Context, scope: Scope, base: Value, e: t.Index) -> Value:
+    """`base[2]`, `base[1:]`, `base[i, :K]`: constant positions, axis by axis."""
+    x = cx.tensor(base, e.base.span)
+    if len(e.subs) > len(x.shape):
+        cx.fail("too_many_indices", e.span, count=len(e.subs), shape=show(x.shape))
+    axis = x.offset
+    for sub in e.subs:
+        dim = x.type.shape[axis]
+        if isinstance(sub, t.Slice):
+            x = cut(cx, scope, x, axis, dim, sub)
+            axis += 1
+            continue
+        at = single(cx, scope, sub)
+        if isinstance(at, Val):
+            if at.kind != "int":
+                cx.fail("index_kind", sub.span, actual=at.kind)
+            cx.fail("not_yet_gather", sub.span)
+        if at.kind == "bool" or isinstance(at.value, float) and not at.value.is_integer():
+            cx.fail("index_kind", sub.span, actual=at.kind)
+        position = int(at.value)
+        if not 0 <= position < dim.size:
+            if is_constant(cx, dim) and at.poly is not None and at.poly.constant is not None or position < 0:
+                cx.fail("index_out_of_range", sub.span, index=position, dim=dim.name, size=dim.size)
+            cx.fail_sized("index_out_of_range", sub.span, index=position, dim=dim.name, size=dim.size)
+            position = 0
+        x = cx.val(cx.b.index(x.node, axis, position), x.heads)
+    return x
+
+
+def is_constant(cx: Context, dim: Dim) -> bool:
+    return cx.dims.poly(dim).constant is not None
+
+
+def cut(cx: Context, scope: Scope, x: Val, axis: int, dim: Dim, sub: t.Slice) -> Val:
+    def bound(e: t.Expr | None, default: Num) -> Num:
+        if e is None:
+            return default
+        v = evaluate(cx, scope, e)
+        cx.integer(v, e.span, "the end of a slice")
+        return v
+
+    low = bound(sub.low, number(0))
+    high = bound(sub.high, Num(dim.size, cx.dims.poly(dim)))
+    start, stop = int(low.value), int(high.value)
+    if not 0 <= start <= stop <= dim.size:
+        fixed = all(p is not None and p.constant is not None for p in (low.poly, high.poly))
+        text = f"{start}:{stop}"
+        if fixed and is_constant(cx, dim) or start < 0 or stop < 0 and fixed:
+            cx.fail("slice_out_of_range", sub.span, slice=text, dim=dim.name, size=dim.size)
+        cx.fail_sized("slice_out_of_range", sub.span, slice=text, dim=dim.name, size=dim.size)
+        start, stop = 0, max(0, stop - start)
+    size = numbers.arithmetic("-", high, low)
+    part = cx.dim(Num(stop - start, size.poly), sub.span, "slice")
+    return cx.val(cx.b.slice(x.node, axis, start, part), x.heads)
+
+
+def attribute(cx: Context, scope: Scope, e: t.Attr) -> Value:
+    member = submember(cx, scope, e)
+    if member is not None:
+        return member.bare(cx, e.span)
+    if e.name != "T":
+        cx.fail("attribute_of_value", e.span, name=e.name)
+    return transpose(cx, tensor(cx, scope, e.base), e.span)
+
+
+def submember(cx: Context, scope: Scope, e: t.Attr) -> Entity | None:
+    """`f.h` or `layer[2].h`: the sub-cell's state or output; None if the base is a value."""
+    match e.base:
+        case t.Name(id):
+            position = None
+        case t.Index(t.Name(id), (t.Slice(),)):
+            return None
+        case t.Index(t.Name(id), (sub,)):
+            position = sub
+        case _:
+            return None
+    found = scope.find(id)
+    if not hasattr(found, "member"):
+        return None
+    return found.member(cx, scope, position, e)
+
+
+def transpose(cx: Context, x: Val, span: Span) -> Val:
+    if len(x.shape) != 2:
+        cx.fail("rank", span, what=".T", expected="a matrix", actual=show(x.shape))
+    i = x.offset
+    shape = (*x.type.shape[:i], x.type.shape[i + 1], x.type.shape[i])
+    return cx.val(cx.b.broadcast(x.node, shape, (*range(i), i + 1, i)), x.heads)

@@ -1,0 +1,213 @@
+"""Loading: files and their imports become a checked program.
+
+    prog = load("examples/zoo/lstm.ost")
+    cell = prog.cells["lstm"].elaborate(I=64, H=128)     # an ir.cell.Cell
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Mapping
+
+from ..ir.cell import Cell
+from ..ir.types import Span
+from . import tree as t
+from .check.cell import elaborate_cell
+from .check.scope import CellItem, Module
+from .check.values import Fn
+from .diagnostics import Abandon, OstinatoError, Reporter, did_you_mean, raise_error
+from .parse import parse
+
+TEXT = "<text>"
+
+
+@dataclass(frozen=True)
+class CellDef:
+    """A cell of a loaded program."""
+
+    name: str
+    item: CellItem = field(repr=False)
+    sources: Mapping[str, str] = field(repr=False)
+
+    @property
+    def syntax(self) -> t.Cell:
+        return self.item.item
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Names of the header's arguments, in order."""
+        return tuple(p.name for p in self.item.header)
+
+    def elaborate(self, **arguments: object) -> Cell:
+        """The cell for given sizes: `elaborate(I=64, H=128, act="relu")`.
+
+        Raises OstinatoError with everything that is wrong."""
+        reporter = Reporter(self.sources)
+        cell = elaborate_cell(self.item, arguments, reporter)
+        reporter.check()
+        return cell
+
+
+@dataclass(frozen=True)
+class Program:
+    """A loaded text: its own cells and functions (imported ones are seen by
+    them, not listed). `sources`: text by file name, for messages."""
+
+    name: str
+    cells: Mapping[str, CellDef]
+    functions: Mapping[str, Fn]
+    files: Mapping[str, t.File] = field(repr=False)
+    sources: Mapping[str, str] = field(repr=False)
+
+    def cell(self, name: str | None = None) -> CellDef:
+        """The cell called `name`; without a name the only one."""
+        if name is None:
+            if len(self.cells) == 1:
+                return next(iter(self.cells.values()))
+            if not self.cells:
+                raise_error("no_cell", sources=self.sources)
+            raise_error("cell_not_chosen", sources=self.sources, cells=", ".join(self.cells))
+        if name not in self.cells:
+            raise_error("unknown_cell", sources=self.sources, name=name, help=did_you_mean(name, self.cells))
+        return self.cells[name]
+
+
+def elaborate(program: Program, name: str | None, dims: Mapping[str, int], options: Mapping[str, object] | None = None) -> Cell:
+    """The cell `name` of a program for given sizes and header options."""
+    return program.cell(name).elaborate(**dims, **(options or {}))
+
+
+def load(source: str | PathLike, check: bool = True) -> Program:
+    """Parse and check a text (a string with a newline or a brace) or a file.
+
+    Every cell is elaborated with made-up sizes, so that all errors which do not
+    depend on sizes are found; `check=False` leaves that out. Raises
+    OstinatoError with all diagnostics.
+    """
+    loader = _Loader()
+    if isinstance(source, str) and ("\n" in source or "{" in source or not source.strip()):
+        module = loader.text(source)
+    else:
+        module = loader.file(Path(source), None)
+    reporter = loader.reporter
+    reporter.check()
+    file = loader.files[module.file]
+    own = {i.name for i in file.items if isinstance(i, (t.Cell, t.Function))}
+    if check:
+        for name, item in module.cells.items():
+            if name in own:
+                check_cell(item, reporter)
+        reporter.check()
+    return Program(
+        module.file, {n: CellDef(n, c, loader.sources) for n, c in module.cells.items() if n in own},
+        {n: f for n, f in module.functions.items() if n in own}, loader.files, loader.sources)
+
+
+def check_cell(item: CellItem, reporter: Reporter) -> None:
+    """Elaborate with distinct small sizes, leaving out errors that depend on them."""
+    sizes = {p.name: 2 + i for i, p in enumerate(p for p in item.header if p.value is None)}
+    apart = Reporter(reporter.sources)
+    elaborate_cell(item, sizes, apart, sample=True)
+    for d in apart.diagnostics:
+        reporter.add(d)
+
+
+class _Loader:
+    """Reads files once; imports are relative to the importing file."""
+
+    def __init__(self) -> None:
+        self.sources: dict[str, str] = {}
+        self.files: dict[str, t.File] = {}
+        self.modules: dict[Path, Module] = {}
+        self.open: list[Path] = []
+        self.reporter = Reporter(self.sources)
+
+    def text(self, source: str) -> Module:
+        self.sources[TEXT] = source
+        return self.module(parse(source, TEXT), None)
+
+    def file(self, path: Path, span: Span | None) -> Module:
+        key = path.resolve()
+        if key in self.open:
+            names = [p.name for p in self.open[self.open.index(key):]] + [path.name]
+            self.reporter.fail("import_cycle", span, path=" -> ".join(names))
+        if key in self.modules:
+            return self.modules[key]
+        source = self.read(path, span)
+        name = str(path)
+        self.sources[name] = source
+        self.open.append(key)
+        try:
+            self.modules[key] = self.module(parse(source, name), path.parent)
+        finally:
+            self.open.pop()
+        return self.modules[key]
+
+    def read(self, path: Path, span: Span | None) -> str:
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            error, fields = "bad_encoding", {}
+        except (OSError, ValueError):
+            error, fields = ("import_not_found" if span else "file_not_found"), {"file": str(path)}
+        self.reporter.error(error, span, **fields)
+        if span is None:
+            self.reporter.check()
+        raise Abandon
+
+    def module(self, file: t.File, folder: Path | None) -> Module:
+        self.files[file.name] = file
+        module = Module(file.name)
+        for item in file.items:
+            if isinstance(item, t.Import):
+                try:
+                    self.import_(module, item, folder)
+                except Abandon:
+                    for name in item.names:        # seen as defined, so that uses give no further errors
+                        module.missing.add(name)
+            else:
+                self.enter(module, item.name, item, item.head if isinstance(item, t.Cell) else item.span)
+        return module
+
+    def enter(self, module: Module, name: str, item, span: Span) -> None:
+        from .check.builtins import BUILTINS
+        from .check.scope import RESERVED
+
+        if name in RESERVED or name in BUILTINS:
+            self.reporter.error("reserved_name" if name in RESERVED else "shadows_builtin", span, name=name)
+            return
+        if name in module.cells or name in module.functions:
+            self.reporter.error("duplicate_item", span, name=name)
+            return
+        match item:
+            case t.Cell():
+                module.cells[name] = CellItem(item, module)
+            case t.Function():
+                module.functions[name] = Fn(item, module)
+            case CellItem():
+                module.cells[name] = item
+            case Fn():
+                module.functions[name] = item
+
+    def import_(self, module: Module, item: t.Import, folder: Path | None) -> None:
+        if folder is None:
+            self.reporter.fail("import_from_text", item.span, file=item.path)
+        if not item.path.strip() or "\0" in item.path:
+            self.reporter.fail("import_not_found", item.span, file=item.path)
+        try:
+            other = self.file(folder / item.path, item.span)
+        except OstinatoError as e:
+            for d in e.diagnostics:
+                self.reporter.add(d)
+            raise Abandon from None
+        for name in item.names:
+            found = other.cells.get(name) or other.functions.get(name)
+            if found is None:
+                self.reporter.error("import_missing", item.span, file=item.path, name=name,
+                                    help=did_you_mean(name, other.names()))
+                continue
+            self.enter(module, name, found, item.span)
+
+
