@@ -80,6 +80,17 @@ def cos_tail(z):
     return -(2 * mp.pi) ** 2 / 2 if z < 1e-25 else (mp.cos(2 * mp.pi * mp.sqrt(z)) - 1) / z
 
 
+def sin_rest(z):
+    """(sin(r) - r) / r^3 with r^2 = z"""
+    r = mp.sqrt(z)
+    return mp.mpf(-1) / 6 if z < 1e-25 else (mp.sin(r) - r) / r**3
+
+
+def cos_rest(z):
+    """(cos(r) - 1 + r^2/2) / r^4 with r^2 = z"""
+    return mp.mpf(1) / 24 if z < 1e-20 else (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2
+
+
 def erf_slope(z):
     """erf(x) / x - 1 with x^2 = z"""
     x = mp.sqrt(z)
@@ -95,7 +106,7 @@ def tables(real: str) -> dict[str, list[Real]]:
     """All tables of one precision, constant coefficient first."""
     single = real == "f32"
     end = ERF_END[real]
-    return {
+    out = {
         "exp": remez(exp_tail, -HALF_LN2, HALF_LN2, 4 if single else 9, lambda r: r * r / mp.exp(r)),
         "log": remez(atanh_tail, 0, LOG_Z, 2 if single else 6, lambda z: z / 2),
         "log1p_unit": remez(atanh_tail, 0, mp.mpf(1) / 9, 4 if single else 10, lambda z: z / 2),
@@ -106,6 +117,11 @@ def tables(real: str) -> dict[str, list[Real]]:
         "erfc": remez(lambda u: -mp.log(mp.erfc(1 + u)), 0, end - 1, 5 if single else 18,
                       lambda u: mp.erfc(1 + u) / mp.erf(1 + u)),
     }
+    if not single:  # float goes through double here
+        eighth = (mp.pi / 4 + mp.mpf("1e-6")) ** 2
+        out["sin"] = remez(sin_rest, 0, eighth, 5, lambda z: z)
+        out["cos"] = remez(cos_rest, 0, eighth, 5, lambda z: z * z)
+    return out
 
 
 def _rounded(x: Real, real: str) -> float:

@@ -13,16 +13,26 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from . import transcendental as tr
-from .vector import I8, I64, const, intrinsic, is_bool, is_real, like
+from . import trigonometry
+from .vector import F32, I8, I64, const, element, intrinsic, is_bool, is_real, like
+
+
+def _pow(b, x, y):
+    """float through double; double lane by lane through the C library, but x * x for a constant 2."""
+    if isinstance(y, ir.Constant) and y == const(y.type, 2.0):
+        return b.fmul(x, x)
+    return tr.pow_single(b, x, y) if element(x.type) == F32 else intrinsic(b, "pow", x, y)
+
 
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 INLINE: dict[str, Callable[..., ir.Value]] = {
     "exp": tr.exp, "expm1": tr.expm1, "log": tr.log, "log1p": tr.log1p, "tanh": tr.tanh, "sigmoid": tr.sigmoid,
     "softplus": tr.softplus, "logsigmoid": tr.logsigmoid, "erf": tr.erf, "logaddexp": tr.logaddexp,
+    "sin": trigonometry.sin, "cos": trigonometry.cos, "tan": trigonometry.tan, "pow": _pow,
 }
 INTRINSIC = {"floor": "floor", "ceil": "ceil", "round": "roundeven", "sqrt": "sqrt",
              # lane by lane through the C library, whose names the JIT resolves in this process
-             "sin": "sin", "cos": "cos", "tan": "tan", "atan": "atan", "pow": "pow", "atan2": "atan2"}
+             "atan": "atan", "atan2": "atan2"}
 
 
 def emit(b: ir.IRBuilder, op: str, *args: ir.Value, to: ir.Type | None = None) -> ir.Value:

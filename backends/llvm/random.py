@@ -10,6 +10,7 @@ from llvmlite import ir
 
 from ...ir.rng import PARITY, ROTATIONS
 from . import transcendental as tr
+from . import trigonometry
 from .vector import I32, I64, const, intrinsic, lanes, like, splat
 
 
@@ -60,4 +61,4 @@ def normal(b: ir.IRBuilder, seed: ir.Value, site: int, t: ir.Value, index: ir.Va
     x0, x1 = _words(b, seed, site, t, index)
     u, v = _fraction(b, x0, real, plus=1), _fraction(b, x1, real)
     radius = intrinsic(b, "sqrt", b.fmul(const(u.type, -2.0), tr.log(b, u)))
-    return b.fmul(radius, tr.sincos_turns(b, v)[1])
+    return b.fmul(radius, trigonometry.sincos_turns(b, v)[1])

@@ -11,178 +11,13 @@ The polynomials are in `coefficients`.
 from __future__ import annotations
 
 import math
-import struct
-from dataclasses import dataclass
 
 from llvmlite import ir
 
-from . import coefficients
-from .vector import F32, F64, I32, I64, const, element, fma, intrinsic, like
+from .formula import Emitter
+from .vector import F32, F64, element, intrinsic, like
 
 INF, NAN = math.inf, math.nan
-
-
-def _f32(x: float) -> float:
-    return struct.unpack("f", struct.pack("f", x))[0]
-
-
-@dataclass(frozen=True)
-class Format:
-    """What the code must know of an IEEE format. `low`, `high`: exp is normal and finite
-    from `low` to `high` inclusive; `tiny`: the smallest normal number."""
-
-    bits: ir.IntType
-    mantissa: int
-    bias: int
-    low: float
-    high: float
-    ln2: tuple[float, float]
-    table: dict[str, tuple[float, ...]]
-
-    @property
-    def tiny(self) -> float:
-        return 2.0 ** (1 - self.bias)
-
-
-def _ln2(bits: int) -> tuple[float, float]:
-    """ln 2 as a part of `bits` bits and the rest (whose own error is 2^-53 of it)."""
-    high = math.floor(math.log(2) * 2.0**bits) / 2.0**bits
-    return high, (math.log(2) - high) + LN2_TAIL
-
-
-LN2_TAIL = 2.3190468138462996e-17  # ln 2 - float64(ln 2), to double precision
-FORMATS = {
-    F32: Format(I32, 23, 127, -87.33654, 88.72283, _ln2(16), coefficients.F32),
-    F64: Format(I64, 52, 1023, -708.3964185322641, 709.782712893384, _ln2(42), coefficients.F64),
-}
-
-
-class Emitter:
-    """Arithmetic on values of one type, for formulas that read like formulas."""
-
-    def __init__(self, b: ir.IRBuilder, type: ir.Type):
-        self.b, self.type = b, type
-        self.form = FORMATS[element(type)]
-        self.int = like(type, self.form.bits)
-
-    def k(self, x: float) -> ir.Constant:
-        return const(self.type, x)
-
-    def ik(self, x: int) -> ir.Constant:
-        return const(self.int, x)
-
-    def add(self, x, y):
-        return self.b.fadd(x, y)
-
-    def sub(self, x, y):
-        return self.b.fsub(x, y)
-
-    def mul(self, x, y):
-        return self.b.fmul(x, y)
-
-    def div(self, x, y):
-        return self.b.fdiv(x, y)
-
-    def fma(self, x, y, z):
-        return fma(self.b, x, y, z)
-
-    def horner(self, x, c, scale: float = 1.0):
-        """c[0] + c[1] (scale x) + c[2] (scale x)^2 + ..."""
-        *rest, y = (self.k(v * scale**i) for i, v in enumerate(c))
-        for v in reversed(rest):
-            y = self.fma(y, x, v)
-        return y
-
-    def table(self, name: str) -> tuple[float, ...]:
-        return self.form.table[name]
-
-    def less(self, x, y):
-        return self.b.fcmp_ordered("<", x, y)
-
-    def where(self, c, x, y):
-        return self.b.select(c, x, y)
-
-    def at_least(self, x, low: float):
-        """max(x, low), NaN kept (one instruction)."""
-        return self.where(self.less(x, self.k(low)), self.k(low), x)
-
-    def at_most(self, x, high: float):
-        return self.where(self.b.fcmp_ordered(">", x, self.k(high)), self.k(high), x)
-
-    def abs(self, x):
-        return intrinsic(self.b, "fabs", x)
-
-    def copysign(self, x, sign):
-        return intrinsic(self.b, "copysign", x, sign)
-
-    def as_int(self, x):
-        return self.b.bitcast(x, self.int)
-
-    def as_real(self, x):
-        return self.b.bitcast(x, self.type)
-
-    # -- 2^n and e^x --------------------------------------------------------
-    def reduce(self, x, scale: float = 1.0):
-        """scale x = n ln 2 + scale r, |scale r| <= ln 2 / 2, scale +-2^k. Returns r and an integer
-        whose low bits are n: adding 1.5 * 2^mantissa leaves n in the low bits of the representation.
-        r is rounded once, since n times the leading part of ln 2 is exact."""
-        n, bits = self._nearest(x, scale)
-        high, low = self.form.ln2
-        return self.fma(n, self.k(-low / scale), self.fma(n, self.k(-high / scale), x)), bits
-
-    def reduce_near(self, x, scale: float = 1.0):
-        """`reduce` for small n, where ln 2 in one part will do."""
-        n, bits = self._nearest(x, scale)
-        return self.fma(n, self.k(-math.log(2) / scale), x), bits
-
-    def _nearest(self, x, scale: float):
-        magic = self.k(1.5 * 2.0**self.form.mantissa)
-        shifted = self.fma(x, self.k(scale / math.log(2)), magic)
-        return self.sub(shifted, magic), self.as_int(shifted)
-
-    def power(self, n, offset: int = 0):
-        """2^(n + offset), -bias < n + offset <= bias."""
-        bits = self.b.shl(n, self.ik(self.form.mantissa))
-        return self.as_real(self.b.add(bits, self.ik((self.form.bias + offset) << self.form.mantissa)))
-
-    def exp_reduced(self, r, scale: float = 1.0):
-        """e^(scale r) for a reduced scale r."""
-        return self.horner(r, (1.0, 1.0, *self.table("exp")), scale)
-
-    def expm1_reduced(self, r):
-        """e^r - 1 for a reduced r, relatively exact about 0."""
-        tail = self.horner(r, self.table("exp"))
-        return self.fma(self.mul(r, r), tail, r)
-
-    # -- logarithm ----------------------------------------------------------
-    def log1p_of(self, f, table: str):
-        """(s, hfsq, R) with ln(1 + f) = f - hfsq + s (hfsq + R), s = f / (2 + f), hfsq = f^2/2:
-        from ln(1+f) = 2 atanh s = 2s + sR and 2s = f - sf, sf = hfsq - s hfsq."""
-        s = self.div(f, self.add(f, self.k(2.0)))
-        z = self.mul(s, s)
-        return s, self.mul(self.mul(f, f), self.k(0.5)), self.mul(z, self.horner(z, self.table(table)))
-
-    def split(self, x):
-        """x = 2^e m with sqrt(1/2) <= m < sqrt 2, x normal and positive. (e as integer, m)"""
-        form = self.form
-        origin = _bits(math.sqrt(0.5), form)
-        moved = self.b.sub(self.as_int(x), self.ik(origin))
-        e = self.b.ashr(moved, self.ik(form.mantissa))
-        m = self.b.add(self.b.and_(moved, self.ik((1 << form.mantissa) - 1)), self.ik(origin))
-        return e, self.as_real(m)
-
-    def log_parts(self, e, f, extra=None):
-        """e ln 2 + ln(1 + f)"""
-        s, hfsq, tail = self.log1p_of(f, "log")
-        high, low = self.form.ln2
-        n = self.b.sitofp(e, self.type)
-        correction = self.fma(n, self.k(low), self.mul(s, self.add(hfsq, tail)))
-        return self.fma(n, self.k(high), self.sub(f, self.sub(hfsq, correction)))
-
-
-def _bits(x: float, form: Format) -> int:
-    pack = ("f", "I") if form.bits == I32 else ("d", "Q")
-    return struct.unpack(pack[1], struct.pack(pack[0], x))[0]
 
 
 def exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
@@ -298,26 +133,17 @@ def erf(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return m.copysign(m.where(b.fcmp_ordered(">", t, m.k(1.0)), far, near), x)
 
 
-def sincos_turns(b: ir.IRBuilder, v: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """sin(2 pi v), cos(2 pi v) for 0 <= v <= 1 (v a multiple of 2^-mantissa, so that the
-    reduction to an eighth of a turn is exact)."""
-    m = Emitter(b, v.type)
-    magic = m.k(1.5 * 2.0**m.form.mantissa)
-    shifted = m.fma(v, m.k(4.0), magic)
-    u = m.fma(m.sub(shifted, magic), m.k(-0.25), v)
-    z = m.mul(u, u)
-    tail = m.mul(m.mul(u, z), m.horner(z, m.table("sin2pi")))
-    high = 2 * math.pi if element(v.type) == F64 else _f32(2 * math.pi)
-    low = 2.4492935982947064e-16 if element(v.type) == F64 else 2 * math.pi - high
-    sin = m.fma(u, m.k(high), m.fma(u, m.k(low), tail))
-    cos = m.fma(z, m.horner(z, m.table("cos2pi")), m.k(1.0))
-    quarter = m.as_int(shifted)
-    swap = b.icmp_unsigned("!=", b.and_(quarter, m.ik(1)), m.ik(0))
-    sign = m.form.bits.width - 1
-
-    def signed(y: ir.Value, turn: ir.Value) -> ir.Value:
-        flip = b.shl(b.and_(turn, m.ik(2)), m.ik(sign - 1))
-        return m.as_real(b.xor(m.as_int(y), flip))
-
-    return (signed(m.where(swap, cos, sin), quarter),
-            signed(m.where(swap, sin, cos), b.add(quarter, m.ik(1))))
+def pow_single(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x^y for `float`, as e^(y ln |x|) in double, with the cases that IEEE 754 fixes."""
+    wide = like(x.type, F64)
+    m, xd, yd = Emitter(b, wide), b.fpext(x, wide), b.fpext(y, wide)
+    zero = m.k(0.0)
+    ln = log(b, m.abs(xd))
+    is_one = b.or_(b.fcmp_ordered("==", ln, zero), b.fcmp_ordered("==", yd, zero))  # whatever the other is
+    size = exp(b, m.where(is_one, zero, m.mul(yd, ln)))
+    whole = b.fcmp_ordered("==", intrinsic(b, "floor", yd), yd)
+    half = m.mul(yd, m.k(0.5))
+    odd = b.and_(whole, b.fcmp_ordered("!=", intrinsic(b, "floor", half), half))
+    signed = m.where(odd, m.copysign(size, xd), size)  # -0 too has its sign
+    no_value = b.and_(b.and_(m.less(xd, zero), m.less(m.k(-INF), xd)), b.not_(whole))
+    return b.fptrunc(m.where(no_value, m.k(NAN), signed), x.type)

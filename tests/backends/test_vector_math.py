@@ -118,6 +118,19 @@ def test_casts():
     assert np.array_equal(ulp.apply("real", np.array([True, False]), real="float64"), [1.0, 0.0])
 
 
+def test_large_angles_do_not_disturb_their_neighbours():
+    x = np.array([1e30, 0.5, -3e20, math.inf, 2.0, math.nan, 1.5, -0.0] * 2, "float32")
+    y = ulp.apply("sin", x)
+    np.testing.assert_allclose(y, np.sin(x.astype("float64"), where=np.isfinite(x), out=np.full(16, np.nan)), rtol=2e-7)
+    assert np.array_equal(y[[1, 4, 6]], ulp.apply("sin", np.array([0.5, 2.0, 1.5], "float32")))
+
+
+def test_square_is_a_product():
+    fn = ir.Function(ir.Module(), ir.FunctionType(F32, [F32]), "f")
+    b = ir.IRBuilder(fn.append_basic_block())
+    assert emitter.emit(b, "pow", fn.args[0], ir.Constant(F32, 2.0)).opname == "fmul"
+
+
 def test_integer_division_never_traps():
     a = np.array([5, -5, np.iinfo("int64").min, 0], "int64")
     zero, minus = np.zeros_like(a), -np.ones_like(a)
