@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from .frontend.diagnostics import OstinatoError as OstinatoError
     from .runtime.api import compile as compile
     from .runtime.api import compile_count as compile_count
-    from .runtime.api import load as load
     from .runtime.layer import Layer as Layer
+    from .runtime.sources import load as load
 
 __version__ = "0.1.0"
 __all__ = ["Layer", "OstinatoError", "compile", "compile_count", "load"]
 
 _HOMES = {"Layer": "runtime.layer", "OstinatoError": "frontend.diagnostics",
-          "compile": "runtime.api", "compile_count": "runtime.api", "load": "runtime.api"}
+          "compile": "runtime.api", "compile_count": "runtime.api", "load": "runtime.sources"}
 
 
 def __getattr__(name: str):

@@ -17,6 +17,7 @@ from ..ir.cell import Cell, Node
 from .recording import recording
 
 SCHEDULES = ("sequential",)
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)

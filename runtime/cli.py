@@ -98,19 +98,19 @@ def _layer(file: str, definitions: tuple[str, ...], cell: str | None, backend: s
 @json_option
 def check(paths: tuple[str, ...], definitions: tuple[str, ...], cell: str | None, as_json: bool) -> None:
     """Check programs for errors, without compiling them."""
-    from .api import check_source
-    found, sources = [], {}
+    from . import sources
+    found, texts = [], {}
     for path in paths:
         text, given = _given(path, definitions)
         try:
-            check_source(text if path == "-" else path, cell, given)
+            sources.check(text if path == "-" else path, cell, given)
         except OstinatoError as error:
             found += error.diagnostics
-            sources |= error.sources
+            texts |= error.sources
     if as_json:
         click.echo(json_module.dumps({"ok": not found, "diagnostics": to_json(found)}, indent=2))
     elif found:
-        click.echo(render(found, sources, color=sys.stderr.isatty()), err=True)
+        click.echo(render(found, texts, color=sys.stderr.isatty()), err=True)
     else:
         click.echo(f"{', '.join(paths)}: no errors")
     sys.exit(1 if found else 0)
@@ -210,7 +210,7 @@ def verify(file: str, definitions: tuple[str, ...], cell: str | None, dtypes: tu
     """Compare every schedule and back end with the interpreter: values and gradients."""
     import torch
 
-    from .api import elaborate
+    from .sources import elaborate
     from .verify import SHAPES, check_backends, verify_cell
     _, given = _given(file, definitions)
     found, values = elaborate(files.read_text(file) if file == "-" else file, cell, given)

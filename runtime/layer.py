@@ -86,6 +86,7 @@ class Layer(nn.Module):
         self._start = plan.static.constants(self._dtype, self._device) if plan.static.fixed else None
         self._cached = None     # (versions, executable's params, initial states) for `step`
         self._fast = getattr(plan.executable, "step", None)
+        self._runs_here = self._device.type in plan.devices
 
     def _params(self) -> list[Tensor]:
         """The program's parameters in declared order."""
@@ -146,7 +147,8 @@ class Layer(nn.Module):
         """
         xs, state = self._arguments(inputs, state, named)
         (B,) = check_inputs(self._inputs, xs, "B", self._device)
-        if self._fast is None or torch.compiler.is_compiling() or self._needs_grad(xs, state):
+        plain = self._fast is not None and all(type(x) is Tensor for x in xs)
+        if not plain or torch.compiler.is_compiling() or self._needs_grad(xs, state):
             outputs, finals = self._run([x.unsqueeze(1) for x in xs], state, seed, B)
             return self._pack([y[:, 0] for y in outputs]), dict(zip(self.state_names, finals))
         params, start = self._static()
@@ -178,6 +180,9 @@ class Layer(nn.Module):
             if state is not None:
                 fail("repeated_argument", name=self.cell.name, argument="state")
             *inputs, state = inputs
+        if not self._runs_here:
+            fail("backend_unavailable", "move the module back: .to(\"cpu\")", name=self._plan.backend,
+                 reason=f"it does not run on {self._device.type}")
         if not self._inputs:
             fail("not_yet", what=f"running `{self.cell.name}`, which has no inputs,",
                  instead="give it an input, whose length says how many steps to run")
@@ -188,13 +193,8 @@ class Layer(nn.Module):
         params, start = self._derive()
         states = self._initial(state, start, B)
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*xs, *params, *states))
-        seed = self._seed_for(seed)
-        if keep or torch.compiler.is_compiling():
-            flat = torch.ops.ostinato.recur(self._plan.key, xs, params, states, seed, self.training, keep)
-            return flat[:self._n_out], flat[self._n_out:self._n_out + len(self._states)]
-        outputs, finals, _ = self._plan.executable.forward(xs, params, states, seed=operators.number(seed),
-                                                           training=self.training, keep=False)
-        return outputs, finals
+        flat = torch.ops.ostinato.recur(self._plan.key, xs, params, states, self._seed_for(seed), self.training, keep)
+        return flat[:self._n_out], flat[self._n_out:self._n_out + len(self._states)]
 
     def _derive(self) -> tuple[list[Tensor], list[Tensor]]:
         """(the executable's parameters, the states' initial values [*shape])"""

@@ -83,7 +83,7 @@ def _types(nodes: Sequence[Node]) -> dict[str, Type]:
 @dataclass(frozen=True, eq=False)
 class Plan:
     """`lowered` is what the pipeline made of a cell, `cell` what the executable
-    runs; `reals` says which of its inputs, params and states have gradients."""
+    runs, on `devices` (types); `reals` says which of its inputs, params and states have gradients."""
 
     key: str
     backend: str
@@ -96,6 +96,7 @@ class Plan:
     reals: tuple[tuple[bool, ...], tuple[bool, ...], tuple[bool, ...]]
     output_meta: tuple[Meta, ...]
     state_meta: tuple[Meta, ...]
+    devices: tuple[str, ...]
 
 
 _plans: dict[str, Plan] = {}
@@ -164,7 +165,7 @@ def _build(key: str, cell: Cell, backend: str, schedule: str, dtype: torch.dtype
              tuple(p.type.kind == "real" and p.trainable for p in run.params),
              tuple(s.type.kind == "real" for s in run.states))
     return Plan(key, backend, schedule, dtype, run, static, module.build(lowered, dtype), lowered, reals,
-                tuple(meta(types[o.value].type) for o in run.outputs), state_meta)
+                tuple(meta(types[o.value].type) for o in run.outputs), state_meta, module.DEVICES)
 
 
 def _closure(cell: Cell, roots: Sequence[str]) -> tuple[Node, ...]:

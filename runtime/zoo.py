@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..frontend.diagnostics import OstinatoError
-from .api import elaborate
 from .files import declared_sizes
+from .sources import elaborate
 from .verify import Row, verify_cell
 
 FOLDER = Path(__file__).parents[1] / "examples" / "zoo"

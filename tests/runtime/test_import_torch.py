@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
-
 from ostinato.frontend.diagnostics import OstinatoError
+from torch import nn
 
 
 @pytest.mark.parametrize("options", [{}, {"bias": False}, {"batch_first": True}])

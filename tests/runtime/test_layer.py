@@ -9,6 +9,7 @@ import torch
 from ostinato.frontend.diagnostics import OstinatoError
 from ostinato.ir import interp
 from ostinato.runtime.layer import Layer
+from torch._subclasses import FakeTensorMode
 
 
 @pytest.fixture
@@ -263,6 +264,20 @@ X, K = torch.zeros(2, 4, 3, dtype=torch.float64), torch.zeros(2, 4, dtype=torch.
 def test_wrong_calls_are_explained(counter, args, kwargs, pattern):
     with pytest.raises(OstinatoError, match=pattern):
         counter(*args, **kwargs)
+
+
+def test_a_device_that_the_back_end_lacks(lstm):
+    lstm.to("meta")
+    with pytest.raises(OstinatoError, match="does not run on meta"):
+        lstm(torch.zeros(1, 2, 3, dtype=torch.float64, device="meta"))
+
+
+def test_fake_tensors(lstm):
+    """Shape propagation reaches no kernel."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        x = mode.from_tensor(randn(2, 4, 3))
+        with torch.no_grad():
+            assert lstm(x)[0].shape == (2, 4, 5) and lstm.step(x[:, 0])[0].shape == (2, 5)
 
 
 @pytest.mark.parametrize("options,pattern", [

@@ -1,0 +1,195 @@
+"""The command line: outputs, files, exit statuses, errors on stderr, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import ostinato
+import pytest
+import torch
+from click.testing import CliRunner
+from ostinato.runtime.cli import main
+
+TEXT = """# an Elman network
+# sizes: I=3 H=5
+cell elman(I, H) {
+  input  x: [I]
+  param  W: [H, I], R: [H, H], b: [H]  ~ uniform(-1/sqrt(H), 1/sqrt(H))
+  state  h: [H] = 0
+
+  h[t] = tanh(W @ x[t] + R @ h[t-1] + b)
+  output h
+}
+"""
+WRONG = TEXT.replace("R @ h[t-1]", "Q @ h[t-1]")
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "elman.ost"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def wrong(tmp_path):
+    path = tmp_path / "wrong.ost"
+    path.write_text(WRONG)
+    return path
+
+
+def call(*arguments, status=0, **options):
+    result = CliRunner().invoke(main, [str(a) for a in arguments], **options)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+# -- check, fmt, new ---------------------------------------------------------
+def test_check(file, wrong):
+    assert "no errors" in call("check", file).stdout
+    result = call("check", file, wrong, status=1)
+    assert "`Q` is not defined" in result.stderr and not result.stdout
+    assert "no errors" in call("check", "-", input=TEXT).stdout
+    call("check", file, "-D", "H=-1", status=1)
+
+
+def test_check_json(file, wrong):
+    assert json.loads(call("check", "--json", file).stdout) == {"ok": True, "diagnostics": []}
+    found = json.loads(call("check", "--json", wrong, status=1).stdout)
+    (error,) = found["diagnostics"]
+    assert not found["ok"] and error["line"] == 8 and error["message"] == "`Q` is not defined" and error["code"]
+
+
+def test_fmt(tmp_path, file):
+    untidy = TEXT.replace("input  x", "input x").replace("h[t] = tanh", "h[t]=tanh")
+    path = tmp_path / "untidy.ost"
+    path.write_text(untidy)
+    assert "untidy.ost" in call("fmt", "--check", path, file, status=1).stderr
+    assert path.read_text() == untidy
+    call("fmt", path)
+    assert path.read_text() == TEXT and os.listdir(tmp_path) == os.listdir(tmp_path)
+    call("fmt", "--check", path, file)
+    assert call("fmt", "-", input=untidy).stdout == TEXT
+    assert "error" in call("fmt", "-", input="cell (", status=1).stderr
+
+
+def test_new(tmp_path):
+    path = tmp_path / "my cell.ost"
+    call("new", path)
+    text = path.read_text()
+    assert "cell my_cell(" in text
+    call("check", path)
+    call("verify", path, "--backend", "interpreter", "--dtype", "float64")
+    assert call("fmt", "-", input=text).stdout == text
+    assert "exists" in call("new", path, status=2).stderr
+    path.write_text("")
+    call("new", path, status=2)
+    assert path.read_text() == ""
+    call("new", "--force", path)
+    assert path.read_text() == text
+    assert ".ost" in call("new", tmp_path / "x.txt", status=2).stderr
+
+
+# -- ir, explain ---------------------------------------------------------------
+@pytest.mark.parametrize("stage", ["source", "cell", "split", "fused", "adjoint"])
+def test_ir(file, stage):
+    text = call("ir", file, "--stage", stage).stdout
+    assert (text == TEXT) if stage == "source" else "tanh" in text
+
+
+def test_ir_of_an_unknown_stage(file):
+    assert "did you mean `fused`" in call("ir", file, "--stage", "fusd", status=1).stderr
+
+
+def test_explain(file):
+    text = call("explain", file, "-B", 16, "-T", 512, "-D", "H=128").stdout
+    assert "H=128" in text and "I=3" in text and "bytes" in text and "schedule" in text
+
+
+# -- run -------------------------------------------------------------------------
+def test_run(tmp_path, file):
+    layer = ostinato.compile(str(file), I=3, H=5, seed=4)
+    x, h = np.random.default_rng(0).normal(size=(2, 7, 3)), np.ones((2, 5))
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "all.npz", **{"x": x, "state.h": h})
+    out = tmp_path / "out.npz"
+    call("run", file, "-i", f"x={tmp_path / 'x.npy'}", "-o", out, "--seed", 4)
+    y, state = layer(torch.tensor(x, dtype=torch.float32))
+    with np.load(out) as found:
+        assert set(found) == {"h", "state.h"}
+        np.testing.assert_allclose(found["h"], y.detach().numpy(), atol=1e-6)
+        np.testing.assert_allclose(found["state.h"], state["h"].detach().numpy(), atol=1e-6)
+    torch.save(layer.state_dict(), tmp_path / "p.pt")
+    np.savez(tmp_path / "p.npz", **{k: v.numpy() for k, v in layer.state_dict().items()})
+    y, _ = layer(torch.tensor(x, dtype=torch.float32), state={"h": torch.ones(2, 5)})
+    for params in ("p.pt", "p.npz"):
+        result = call("run", file, "-i", tmp_path / "all.npz", "-p", tmp_path / params, "-o", out, "--json")
+        assert json.loads(result.stdout)["shapes"] == {"h": [2, 7, 5], "state.h": [2, 5]}
+        with np.load(out) as found:
+            np.testing.assert_allclose(found["h"], y.detach().numpy(), atol=1e-6)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["all.npz", "elman.ost", "out.npz", "p.npz", "p.pt", "x.npy"]
+
+
+def test_run_refuses_what_does_not_fit(tmp_path, file):
+    out = tmp_path / "out.npz"
+    np.save(tmp_path / "x.npy", np.zeros((2, 7, 4)))
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    x = f"x={tmp_path / 'x.npy'}"
+    assert "axis I is 4 instead of 3" in call("run", file, "-i", x, "-o", out, status=1).stderr
+    assert "`x` is missing" in call("run", file, "-o", out, status=1).stderr
+    assert "missing.npy" in call("run", file, "-i", "x=missing.npy", "-o", out, status=2).stderr
+    assert "objects.npy" in call("run", file, "-i", f"x={tmp_path / 'objects.npy'}", "-o", out, status=2).stderr
+    assert "NAME=" in call("run", file, "-i", tmp_path / "x.npy", "-o", out, status=2).stderr
+    assert "junk.pt" in call("run", file, "-i", x, "-p", tmp_path / "junk.pt", "-o", out, status=2).stderr
+    assert "twice" in call("run", file, "-i", x, "-i", x, "-o", out, status=2).stderr
+    assert ".npz" in call("run", file, "-i", x, "-o", tmp_path / "out.txt", status=2).stderr
+    assert not out.exists()
+
+
+# -- verify, bench -----------------------------------------------------------------
+def test_verify(file):
+    result = call("verify", file, "--json", "-B", 2, "-T", 4)
+    rows = json.loads(result.stdout)
+    assert rows and all(r["ok"] and r["cell"] == "elman" for r in rows) and {r["dtype"] for r in rows} == {"float32", "float64"}
+    assert "elman" in call("verify", file, "-D", "H=2", "--dtype", "float64").stdout
+
+
+def test_verify_fails_where_it_must(file):
+    call("verify", file, "--tolerance", "1e-30", "--dtype", "float32", status=1)
+    assert "did you mean" in call("verify", file, "--backend", "lvm", status=1).stderr
+
+
+def test_bench(file):
+    result = json.loads(call("bench", file, "-B", 1, "-T", 2, "--json", "-D", "H=2").stdout)
+    assert [t["what"] for t in result["timings"]] == ["step", "forward", "forward+backward"]
+
+
+# -- errors --------------------------------------------------------------------------
+@pytest.mark.parametrize("arguments,message", [
+    (["check", "nowhere.ost"], "nowhere.ost"), (["ir", "FILE", "-D", "H"], "-D H=128"),
+    (["ir", "FILE", "-D", "H=1", "-D", "H=2"], "twice"), (["ir", "FILE", "-D", "backend=llvm"], "--backend"),
+    (["frobnicate"], "No such command"), (["ir", "FILE", "--dtype", "float16"], "float16"), (["check", "."], "directory"),
+])
+def test_usage_errors(file, arguments, message):
+    assert message in call(*(str(file) if a == "FILE" else a for a in arguments), status=2).stderr
+
+
+@pytest.mark.parametrize("definition,message", [("HH=3", "did you mean `H`"), ("H=2.5", "H")])
+def test_errors_of_sizes(file, definition, message):
+    assert message in call("ir", file, "-D", definition, status=1).stderr
+
+
+def test_not_utf8(tmp_path):
+    path = tmp_path / "latin.ost"
+    path.write_bytes(b"# caf\xe9\n")
+    assert "UTF-8" in call("check", path, status=2).stderr
+
+
+def test_the_installed_command(file):
+    command = [sys.executable, "-m", "ostinato.runtime.cli", "check", str(file)]
+    assert "no errors" in subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
