@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ...compiler.schedules.kernel import Buffer, Kernel, Part, Phase, Run, Store
+from ...compiler.schedules.kernel import Buffer, Kernel, Pack, Part, Phase, Run, Store
 from ...compiler.schedules.views import operand_indices
 from ...ir.cell import Node
 from ...ir.ops import OPS, spec_parts
 from . import math, random
 from .loops import I64, Nest, i64
-from .memory import BIT, Index, lane_stride, load, offset_of, splat, store
+from .memory import BIT, Index, lane_stride, load, offset_of, size_of, splat, store
 from .vector import fma
+
+PREFETCH_FROM = 512 * 1024     # packs larger than this are streamed from beyond the second-level cache
+PREFETCH_AHEAD = 8 * 1024      # bytes
 
 
 class Evaluator:
@@ -201,6 +204,9 @@ class Evaluator:
             offset = b.add(b.mul(offset, i64(pack.reduced[1])), spec[pack.reduced[0]].value(b))
             offset = b.add(b.mul(offset, i64(members * pack.lanes)), i64(packed[1] * pack.lanes + first + lane.offset))
             scope.memo[key] = load(b, self.frame.packs[pack.name], offset, "real", self.real, lane.width, 1)
+            if pack_bytes(pack, self.real) > PREFETCH_FROM and lane.width == self.width:
+                ahead = b.add(offset, i64(PREFETCH_AHEAD // size_of(self.real)))
+                prefetch(b, b.gep(self.frame.packs[pack.name], [ahead]))
         return scope.memo[key]
 
     # -- memory ---------------------------------------------------------
@@ -222,6 +228,22 @@ class Evaluator:
         if add:
             value = b.fadd(value, load(b, pointer, offset, buffer.kind, self.real, width, stride))
         store(b, value, pointer, offset, buffer.kind, self.real, width, stride)
+
+
+def pack_bytes(pack: Pack, real: ir.Type) -> int:
+    """Memory of one head's pack."""
+    n = -(-pack.lane[1] // pack.lanes) * pack.lanes * pack.reduced[1] * len(pack.members)
+    for _, size in pack.letters:
+        n *= size
+    return n * size_of(real)
+
+
+def prefetch(b: ir.IRBuilder, pointer: ir.Value) -> None:
+    """Ask for a cache line, into the second level."""
+    i32 = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
+    fn = b.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+    b.call(fn, [pointer, i32(0), i32(2), i32(1)])
 
 
 def operand_indices_at(node: Node, idx: tuple[Index, ...], red: tuple[Index, ...] = ()):

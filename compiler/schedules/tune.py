@@ -3,7 +3,7 @@
 A product with a parameter keeps `unroll x members x vectors` accumulators:
 `unroll` rows share every load of a weight, `vectors` share every load of a
 state. Its parameter is packed into the order of the loops unless it is
-contiguous along the lanes already.
+contiguous along the lanes already (and small enough to stay in cache).
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from .kernel import Kernel, Pack, Part, Phase, Run
 from .views import param_view, reduced_letters
 
 ACCUMULATORS = 24     # of the host's 32 vector registers (16 on hosts without AVX-512)
+
+
+LARGE = 64 * 1024     # elements from which a parameter is packed even if its lanes are contiguous: it is streamed
 
 
 def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
@@ -76,7 +79,9 @@ def _pack(members: tuple[str, ...], p: Phase, run: Run, width: int, per_head: se
         letters = reduced_letters(node)
         for k, (arg, spec) in enumerate(zip(node.args, spec_parts(node.attr("spec")))):
             view = param_view(arg, tuple((c, 0) for c in spec), run.nodes)
-            if view is None or lane not in spec or view[1][-1][0] == lane or letters[-1] not in spec:
+            if view is None or lane not in spec or letters[-1] not in spec:
+                continue
+            if view[1][-1][0] == lane and run.nodes[arg].type.numel < LARGE:
                 continue
             if sorted(v for v, _ in view[1] if v) != sorted(spec):
                 continue
