@@ -112,7 +112,7 @@ def join(xs: list[Tensor], ranks: list[int], axis: int, how: Callable) -> Tensor
     """torch.cat or torch.stack after giving all the same leading axes."""
     leads = [x.shape[:x.dim() - r] for x, r in zip(xs, ranks)]
     lead = torch.broadcast_shapes(*leads)
-    return how([x.expand(*lead, *x.shape[x.dim() - r:]) for x, r in zip(xs, ranks)], axis)
+    return how([x.expand((*lead, *x.shape[x.dim() - r:])) for x, r in zip(xs, ranks)], axis)
 
 
 def fold(x: Tensor, axis: int, times: int) -> Tensor:
