@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ostinato.runtime import zoo
-from ostinato.runtime.api import elaborate
+from ostinato.runtime.sources import elaborate
 from ostinato.runtime.files import declared_sizes
 
 ZOO = Path(__file__).parent / "zoo"
@@ -31,7 +31,7 @@ def row(path: Path) -> str:
     """One line of the table; shapes with the names of the dimensions."""
     text = path.read_text()
     what = text.splitlines()[0]
-    cell, _ = elaborate(path, None, declared_sizes(text))
+    cell = elaborate(path, None, declared_sizes(text)).cell
     ports = [", ".join(f"{p.name} {str(p.type).removeprefix('real')}" for p in ps)
              for ps in (cell.inputs, [s for s in cell.states if "@" not in s.name and s.name != "t"], cell.params)]
     lines = sum(1 for line in text.splitlines() if line.strip() and not line.startswith("#"))
