@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .layer import Layer
-from .sources import Source, elaborate, text_of
+from .sources import Source, elaborate
 
 
 def compile(source: Source, cell: str | None = None, *, backend: str = "auto", schedule: str = "auto",
@@ -19,9 +19,9 @@ def compile(source: Source, cell: str | None = None, *, backend: str = "auto", s
     of the initial parameters. Raises OstinatoError for errors in the program
     and for unknown or missing keywords, back ends and schedules.
     """
-    elaborated, values = elaborate(source, cell, dims_and_options)
-    layer = Layer.from_cell(elaborated, backend=backend, schedule=schedule, dtype=dtype, seed=seed, values=values,
-                            source=text_of(source))
+    made = elaborate(source, cell, dims_and_options)
+    layer = Layer.from_cell(made.cell, backend=backend, schedule=schedule, dtype=dtype, seed=seed, values=made.values,
+                            source=made.text)
     return layer if device is None else layer.to(device)
 
 

@@ -19,11 +19,11 @@ TEMPLATE = '''\
 # {name}: what it is, and where it was published
 # sizes: I=3 H=5
 cell {name}(I, H) {{
-  input x: [I]                                      # read as x[t]; batch and time are left out
-  param W: [H, I], R: [H, H], b: [H]  ~ uniform(-1/sqrt(H), 1/sqrt(H))
-  state h: [H] = 0                                  # carried from step to step, starts at 0
+  input  x: [I]  # read as x[t]; batch and time are left out
+  param  W: [H, I], R: [H, H], b: [H]  ~ uniform(-1/sqrt(H), 1/sqrt(H))
+  state  h: [H] = 0  # carried from step to step, starts at 0
 
-  h[t] = tanh(W @ x[t] + R @ h[t-1] + b)            # h[t-1]: the value one step ago
+  h[t] = tanh(W @ x[t] + R @ h[t-1] + b)  # h[t-1]: the value one step ago
   output h
 }}
 '''
@@ -212,11 +212,11 @@ def verify(file: str, definitions: tuple[str, ...], cell: str | None, dtypes: tu
 
     from .sources import elaborate
     from .verify import SHAPES, check_backends, verify_cell
-    _, given = _given(file, definitions)
-    found, values = elaborate(files.read_text(file) if file == "-" else file, cell, given)
+    text, given = _given(file, definitions)
+    made = elaborate(text if file == "-" else file, cell, given)
     check_backends(names)
     shapes = SHAPES if B is None and T is None else ((2 if B is None else B, 7 if T is None else T),) * 2
-    rows = verify_cell(found, values=values, shapes=shapes, names=names or None, tolerance=tolerance,
+    rows = verify_cell(made.cell, values=made.values, shapes=shapes, names=names or None, tolerance=tolerance,
                        dtypes=[getattr(torch, d) for d in dtypes or ("float32", "float64")])
     if as_json:
         click.echo(json_module.dumps([r.as_dict() for r in rows], indent=2))

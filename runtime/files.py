@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import click
 import numpy as np
 
 SIZES = re.compile(r"^#\s*sizes:(.*)$", re.MULTILINE)
@@ -21,7 +22,7 @@ class UsageError(Exception):
 def read_text(path: str) -> str:
     """The text of a file, "-" for standard input. Raises UsageError."""
     try:
-        data = Path(path).read_bytes() if path != "-" else os.fdopen(os.dup(0), "rb").read()
+        data = Path(path).read_bytes() if path != "-" else click.get_binary_stream("stdin").read()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     try:
@@ -127,16 +128,14 @@ def parameters(path: str) -> Mapping[str, object]:
     """Parameters by name from .npz, or a state_dict from .pt (read with weights_only). Raises UsageError."""
     if path.endswith(".npz"):
         return arrays(path)
-    import pickle
-
     import torch
 
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UsageError(f"{path}: not a state_dict that can be read safely ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # noqa: BLE001 - bytes that are no state_dict make torch.load raise anything
+        raise UsageError(f"{path}: not a state_dict that can be read safely ({(str(error) or type(error).__name__).splitlines()[0]})") from None
     if not isinstance(found, dict):
         raise UsageError(f"{path}: holds {type(found).__name__}, not a state_dict")
     return found

@@ -20,11 +20,11 @@ def rows(paths: Sequence[Path]) -> Iterator[Row]:
     """Verify each file at the sizes of its `# sizes:` line."""
     for path in paths:
         try:
-            cell, values = elaborate(path, None, declared_sizes(path.read_text(encoding="utf-8")))
+            made = elaborate(path, None, declared_sizes(path.read_text(encoding="utf-8")))
         except OstinatoError as error:
             yield Row(path.stem, "-", "-", "-", 0.0, 0.0, False, str(error).splitlines()[0])
         else:
-            yield from verify_cell(cell, values=values)
+            yield from verify_cell(made.cell, values=made.values)
 
 
 def line(row: Row) -> str:
