@@ -45,11 +45,9 @@ SYNTAX = _section(101, {
     "keyword_as_name": ("`{word}` is a keyword and cannot be a name",),
     "missing_newline": ("expected the end of the line, found {found}", "write one statement per line"),
     "no_effect": ("an expression on its own does nothing", "give it a name: `y = ...`, or declare it: `output y: [...] = ...`"),
-    "too_long": ("the text is too long ({size} characters; the limit is {limit})",),
     "else_missing": ("`if` without `else`", "a selection is written `a if condition else b`"),
     "bad_target": ("the left side of `=` must be names", "write `y = ...`, `h[t] = ...` or `a, b = ...`"),
     "missing_brace": ("expected `{{` to open the body of `{name}`",),
-    "empty_file": ("there is no cell, program or function here",),
     "bad_encoding": ("the file is not UTF-8 text",),
     "missing_return": ("the block of the function ends without `return`", "write `return ...` as its last line"),
 })
@@ -69,7 +67,6 @@ NAMES = _section(201, {
     "duplicate_item": ("`{name}` is already defined in this file",),
     "unknown_fact": ("`{name}` is not a fact about values", "facts are in (a, b), < <= > >= a bound, nonneg, symmetric, orthonormal, shared, heads N"),
     "unknown_kind": ("`{name}` is not a kind of number", "kinds are real (the default), int, bool and complex"),
-    "unknown_distribution": ("`{name}` is not a distribution", "distributions are uniform, normal, bernoulli and orthogonal"),
     "cell_not_chosen": ("the file holds several cells: {cells}", "choose one with cell=\"NAME\""),
     "no_cell": ("the file holds no cell to compile",),
     "import_from_text": ("source text given as a string cannot import {file}", "put it in a file, whose folder imports are relative to"),
@@ -93,7 +90,7 @@ SHAPES = _section(301, {
     "index_out_of_range": ("index {index} is outside of {dim} = {size}",),
     "slice_out_of_range": ("the slice {slice} is outside of {dim} = {size}",),
     "not_square": ("{what} needs a square matrix, got shape {shape}",),
-    "rank": ("{what} needs {expected}, got shape {shape}",),
+    "rank": ("{what} needs {expected}, got shape {actual}",),
     "size_not_integer": ("the size {text} is {value}, which is not an integer",),
     "size_negative": ("the size {text} is {value}, which is negative",),
     "size_unknown": ("`{name}` is not known when the cell is compiled, so it cannot give a size", "sizes are made of dimensions and numbers of the header"),
@@ -105,7 +102,6 @@ SHAPES = _section(301, {
     "heads_uneven": ("the heads {outer} = {size} are not a multiple of {inner} = {group}",),
     "heads_missing": ("`{name}` is declared with heads in a cell without heads", "write `cell {cell}(...) heads N`"),
     "pattern_mismatch": ("argument `{param}` of `{function}` must have shape {expected}, got {actual}",),
-    "cannot_infer_shape": ("the shape of `{name}` cannot be inferred", "declare it: `{name}: [...] = ...`"),
     "size_too_large": ("the value of shape {shape} has {size} elements, more than the limit of {limit}",),
     "repeat_too_long": ("repeating {count} times is more than the limit of {limit}",),
     "target_indices": ("`{name}` takes {expected} on the left of `=`",),
@@ -122,11 +118,8 @@ KINDS = _section(401, {
     "declared_kind": ("`{name}` is declared {declared} but its value is {actual}",),
     "condition_kind": ("a condition must be bool, got {actual}", "compare it: `x > 0`"),
     "index_kind": ("an index must be int, got {actual}",),
-    "complex_order": ("complex numbers have no order", "compare re(z) or abs(z)"),
-    "complex_declared_real": ("`{name}` is real but its value is complex", "take re(...), or declare it complex"),
     "not_constant": ("{what} must be a number known when the cell is compiled",),
     "argument_kind": ("`{name}` is a {actual} but is used as a {expected}",),
-    "integer_division": ("`/` of two int values gives a real value, which `{name}` is not", "use `//` for whole division"),
     "bound_order": ("the interval {interval} is empty",),
     "number_too_large": ("the number {text} is too large",),
     "bad_constant": ("{text} has no value: {reason}",),
@@ -163,7 +156,6 @@ TIME = _section(501, {
     "program_param": ("a program has no parameters", "use const, or make it a cell"),
     "in_function": ("`{name}` of the cell cannot be read inside a function", "pass it as an argument"),
     "const_formula": ("the const `{name}` has {indices} indices but shape {shape}",),
-    "recursive_const": ("the header argument `{name}` depends on itself",),
 })
 
 CALLS = _section(601, {
@@ -185,11 +177,8 @@ CALLS = _section(601, {
     "program_as_cell": ("`{name}` is a program and cannot be used as a sub-cell",),
     "attribute_of_value": ("a value has no attribute `{name}`", "`.T` transposes a matrix; `f.h[t-1]` reads a state of a sub-cell"),
     "generator_misplaced": ("`for` belongs inside sum, prod, max, min, mean, stack or concat",),
-    "needs_function": ("the argument `{argument}` of `{name}` must be a function",),
     "element_of_output": ("`{name}` of a sub-cell is read as `{cell}.{name}[t-1]` or `{cell}.{name}[t]`",),
-    "array_call": ("every element of the sub-cell array `{name}` must be called once in a step; {missing} is not",),
     "axis_not_allowed": ("`{name}` takes no axis",),
-    "subcell_time": ("`{name}` reads past values of its argument, which needs `{name}` outside of a repeat",),
 })
 
 RUNTIME = _section(801, {
@@ -202,7 +191,6 @@ RUNTIME = _section(801, {
     "state_shape": ("the state `{name}` is declared {declared}, so it must have shape {expected}; got {actual}",),
     "state_dtype": ("the state `{name}` must be {expected}, got {actual}",),
     "state_device": ("the state `{name}` is on {actual}, the module on {expected}", "move one of them with .to(...)"),
-    "state_missing": ("the state dict lacks `{name}`", "pass all of {names}, or none"),
     "state_unknown": ("there is no state `{name}`",),
     "sizes_disagree": ("the inputs disagree about {what}: {sizes}",),
     "unknown_stage": ("there is no stage `{name}`", "stages are {stages}"),

@@ -208,13 +208,15 @@ def item(p: Place) -> Diagnostic | None:
 def chained(p: Place) -> Diagnostic | None:
     """`a < b < c`"""
     comparisons = ("<", ">", "<=", ">=", "==", "!=")
-    if p.newline or p.tok.text not in comparisons or "PLUS" not in p.accepts:
+    if p.newline or p.tok.text not in comparisons or "OR" not in p.accepts:
         return None
+    depth = 0
     for tok in reversed(p.before):
-        if tok.text in comparisons:
-            return diagnostic("chained_comparison", p.span(tok, p.tok))
-        if tok.text in ("and", "or", "not", "if", "else", "=", ",", "(", "["):
+        depth += (tok.text in (")", "]")) - (tok.text in ("(", "["))
+        if depth < 0 or depth == 0 and tok.text in ("and", "or", "not", "if", "else", "=", ","):
             return None
+        if depth == 0 and tok.text in comparisons:
+            return diagnostic("chained_comparison", p.span(tok, p.tok))
     return None
 
 

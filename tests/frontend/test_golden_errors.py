@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ostinato.frontend.diagnostics import OstinatoError
 from ostinato.frontend.errors import CATALOGUE
-from ostinato.frontend.load import elaborate, load
+from ostinato.frontend.load import load
 
 FOLDER = Path(__file__).parent.parent / "golden" / "errors"
 PROGRAMS = sorted(FOLDER.glob("*.ost"))
@@ -20,8 +20,8 @@ def compile_all(path: Path) -> None:
     program = load(path)
     sizes = re.match(r"# sizes: (.*)", path.read_text(encoding="utf-8"))
     if sizes:
-        for name in program.cells:
-            elaborate(program, name, **{k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", sizes.group(1))})
+        for cell in program.cells.values():
+            cell.elaborate(**{k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", sizes.group(1))})
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.stem)

@@ -102,7 +102,7 @@ fn f(x) {
 """)
     assert [(d.span.line, d.code) for d in found] == [
         (2, "E0106"), (3, "E0103"), (4, "E0105"), (5, "E0101"), (9, "E0111"), (1, "E0103"), (12, "E0109"), (13, "E0105"),
-        (18, "E0124")]
+        (18, "E0122")]
 
 
 def test_an_unclosed_block_names_what_comes_before_its_end():

@@ -11,7 +11,7 @@ import mutate
 import pytest
 from ostinato.frontend.diagnostics import OstinatoError, to_json
 from ostinato.frontend.format import format_source
-from ostinato.frontend.load import elaborate, load
+from ostinato.frontend.load import load
 from ostinato.frontend.parse import parse
 from ostinato.ir.verify import verify
 
@@ -42,8 +42,8 @@ def attempt(text: str) -> str:
         program = load(text)
         assert parse(format_source(text)).items == parse(text).items
         sizes = {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", (re.findall("# sizes: (.*)", text) or [""])[0])}
-        for name in program.cells:
-            verify(elaborate(program, name, **sizes))
+        for cell in program.cells.values():
+            verify(cell.elaborate(**sizes))
         return "accepted"
     except OstinatoError as e:
         assert e.diagnostics and str(e) and len(to_json(e.diagnostics)) == len(e.diagnostics)
