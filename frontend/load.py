@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Mapping
+from collections.abc import Mapping
 
 from ..ir.cell import Cell
 from ..ir.types import Span

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
-from typing import Iterator
+from collections.abc import Iterator
 
 from lark import Lark, Token, Transformer_NonRecursive, UnexpectedInput, v_args
 

@@ -7,7 +7,7 @@ A handler gets the bound `Call` and gives a value. Pointwise functions live in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable
+from collections.abc import Callable
 
 from .. import tree as t
 from . import draws, pointwise, reductions, structure

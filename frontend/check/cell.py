@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Mapping
+from collections.abc import Mapping
 
 from ...ir.build import Builder
 from ...ir.cell import Cell, Node, Output, Param, State

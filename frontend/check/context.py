@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Iterable, NoReturn
+from typing import NoReturn
+from collections.abc import Callable, Iterable
 
 from ...ir.build import Builder
 from ...ir.cell import Node
@@ -192,8 +193,11 @@ class Context:
             case "broadcast" if self.b.by_name[n.args[0]].op == "literal":
                 inner = self.cast(self.val(n.args[0]), kind)
                 return self.val(self.b.broadcast(inner.node, x.type.shape, n.attr("axes")), x.heads)
+            case "stack" if all(self._is_literal(a) for a in n.args):
+                items = tuple([self.cast(self.val(a), kind).node for a in n.args])
+                return self.val(self.b.stack(items, n.attr("axis"), x.type.shape[n.attr("axis")]), x.heads)
             case "select" if all(self._is_literal(a) for a in n.args[1:]):
-                a, b = (self.cast(self.val(a), kind).node for a in n.args[1:])
+                a, b = [self.cast(self.val(a), kind).node for a in n.args[1:]]
                 return self.val(self.b.op("select", n.args[0], a, b), x.heads)
         if kind == "int" and x.kind == "bool" or kind == "real":
             return self.val(self.b.op(kind, x.node), x.heads)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from ...ir.types import Dim, Span
 from .. import tree as t
-from ..diagnostics import Abandon
-from .block import Block, Equation, Local, Repeat
+from .block import Block, Equation
 from .context import Context
 from .expr import evaluate
 from .ports import Const, Input, Parameter, Port, State

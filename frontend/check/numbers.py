@@ -16,7 +16,7 @@ class NoValue(Exception):
     """The operation has no value; the message says why."""
 
 
-def number(value: bool | int | float) -> Num:
+def number(value: bool | float) -> Num:
     """A literal; integers are dimensions as well."""
     if type(value) is int:
         return Num(value, Poly.const(value)) if abs(value) < LARGEST else Num(float(value))

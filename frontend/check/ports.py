@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
-from ...ir.types import Dim, Span, Type
+from ...ir.types import Span, Type
 from .. import tree as t
 from .block import Equation
-from .context import Context, Drawing, StateRecord, is_static
+from .context import Drawing, StateRecord, is_static
 from .expr import evaluate, lag_of, mentions
 from .scope import Entity, Scope
 from .types import Declared
-from .values import Num, Val, Value
+from .values import Val, Value
 
 if TYPE_CHECKING:
     from .instance import Instance

@@ -7,7 +7,8 @@ A scope maps names to values (numbers, tensors, functions) or to entities
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from ...ir.types import Dim, Span
 from .. import tree
