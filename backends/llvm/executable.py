@@ -16,6 +16,7 @@ from ...ir.cell import Cell
 from ...ir.types import Type
 from . import threads
 from .launch import Launch
+from .stepper import Stepper
 
 SCHEDULES = ("sequential",)
 DEVICES = ("cpu",)
@@ -146,9 +147,28 @@ class LlvmExecutable:
     def step(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
              seed: int, training: bool) -> tuple[list[Tensor], list[Tensor]]:
         """One step: inputs [B, *shape] -> (outputs [B, *shape], states)."""
+        B = (inputs or states)[0].shape[0]
+        if 0 < B <= FEW:
+            stepper = self._steppers.get((B, torch.get_num_threads()))
+            if stepper is None:
+                stepper = self._steppers[B, torch.get_num_threads()] = self._stepper(B)
+            if (done := stepper(inputs, params, states, seed, training)) is not None:
+                return done
         outputs, finals, _ = self.forward([x.unsqueeze(1) for x in inputs], params, states, seed=seed,
                                           training=training, keep=False)
         return [y.squeeze(1) for y in outputs], finals
+
+    @cached_property
+    def _steppers(self) -> dict[tuple[int, int], Stepper]:
+        return {}
+
+    def _stepper(self, B: int) -> Stepper:
+        c, nodes = self.cell, self.cell.nodes()
+        order = {"inputs": [f"in.{p.name}" for p in c.inputs], "params": [f"par.{p.name}" for p in c.params],
+                 "first": [f"first.{s.name}" for s in c.states], "outputs": [f"out.{o.name}" for o in c.outputs],
+                 "final": [f"final.{s.name}" for s in c.states]}
+        return Stepper(self.single, B, order, [(t.sizes, self._dtype(t)) for t in (nodes[o.value].type for o in c.outputs)],
+                       [(s.type.sizes, self._dtype(s.type)) for s in c.states])
 
     # -- for people -----------------------------------------------------------
     def explain(self, B: int | None = None, T: int | None = None) -> str:

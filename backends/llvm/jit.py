@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import threading
 from dataclasses import dataclass
 from functools import cache as once
@@ -27,6 +28,8 @@ class Options:
 _lock = threading.RLock()
 _serial = itertools.count()
 _compiled = 0
+if hasattr(os, "register_at_fork"):  # no fork in the middle of a compilation: the child could never take the lock
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 @once

@@ -12,12 +12,13 @@ from torch import Tensor
 from ...compiler.schedules.kernel import Buffer, Kernel, Pack
 from ...compiler.schedules.tune import tune
 from . import jit, threads
-from .frame import ALIGN, HEADER
+from .frame import ALIGN, HEADER, PER_PACK, PER_PORT, WORDS
 from .kernel import emit_kernel
 from .vector import F32, F64
 
 TILE_BYTES = 384 * 1024        # scratch that should stay in the second-level cache
 MOST_BLOCKS = 16               # batch blocks with sums of their own
+SCRATCH, SEED, TRAINING = (WORDS.index(w) for w in ("scratch", "seed", "training"))
 
 
 class Launch:
@@ -37,7 +38,7 @@ class Launch:
         phases = [p for r in self.kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
         self.shares = any(p.weights for p in phases)                # rows share weights
         self.sums = any(p.space == "sum" for p in self.kernel.ports)
-        self.words = HEADER + 4 * len(self.kernel.ports) + 2 * len(self.kernel.packs)
+        self.words = HEADER + PER_PORT * len(self.kernel.ports) + PER_PACK * len(self.kernel.packs)
         self.block_type = ctypes.c_int64 * self.words
 
     def geometry(self, B: int, T: int) -> tuple[int, int, int]:
@@ -57,16 +58,21 @@ class Launch:
             tile = max(8, min(256, TILE_BYTES // per_step))
         return block, -(-B // block), max(1, min(tile, T) if self.tile is None else tile)
 
-    def __call__(self, B: int, T: int, tensors: dict[str, Tensor], *, seed: int = 0, training: bool = False) -> None:
-        """Run. `tensors`: one per port by name; sums as [blocks, *shape], zeroed."""
+    def header(self, B: int, T: int) -> tuple[list[int], int]:
+        """The first words of the argument block (see `frame.WORDS`), and the bytes of scratch memory."""
         block, blocks, tile = self.geometry(B, T)
         heads = self.kernel.heads.size if self.kernel.heads else 1
         n = threads.num_threads()
         slots = min(blocks * heads, 2 * n if n > 1 else 1)
         stride = sum(_up(x * block) for x in self.fixed_bytes) + sum(_up(x * block * tile) for x in self.tile_bytes)
-        scratch = torch.empty(stride * slots + ALIGN, dtype=torch.uint8)
-        start = _up(scratch.data_ptr())
-        words = [B, T, tile, block, blocks, heads, n, slots, seed, int(training), start, stride, -(-T // tile), 0, 0, 0]
+        words = [B, T, tile, block, blocks, heads, n, slots, 0, 0, 0, stride, -(-T // tile), 0, 0, 0]
+        return words, stride * slots + ALIGN
+
+    def __call__(self, B: int, T: int, tensors: dict[str, Tensor], *, seed: int = 0, training: bool = False) -> None:
+        """Run. `tensors`: one per port by name; sums as [blocks, *shape], zeroed."""
+        words, nbytes = self.header(B, T)
+        scratch = torch.empty(nbytes, dtype=torch.uint8)
+        words[SCRATCH], words[SEED], words[TRAINING] = _up(scratch.data_ptr()), seed, int(training)
         for port in self.kernel.ports:
             words += _strides(port, tensors[port.name])
         keep = []

@@ -29,7 +29,8 @@ def _after_fork() -> None:
 
 
 # The pool's threads do not survive a fork, and the runtime in the child would wait for them for ever.
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @once
