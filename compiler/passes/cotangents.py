@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from ...ir.cell import Cell, Node, Output, Param
-from ...ir.ops import OPS
 from ...ir.types import Type
-from .derivatives import GATHERED, D
+from .derivatives import GATHERED, D, spread
 from .derivatives import RULES as DERIVATIVES
 from .guards import Guards
 from .linear import COTANGENT, LinearRewriter
@@ -63,10 +62,14 @@ class Joint:
         if n.op in GATHERED:
             return self.give(n.args[0], self.total(n), n)
         for ct in self.separate(n) if n.op == "broadcast" else (self.total(n),):
-            guard = self.guards.needed(n) if OPS[n.op].group == "pointwise" else (False,) * len(n.args)
-            for a, c, g in zip(n.args, DERIVATIVES[n.op](self.d, n, ct), guard):
+            for a, c, g in zip(n.args, DERIVATIVES[n.op](self.d, n, ct), self.guards.needed(n)):
                 if c is not None and a in self.active:
-                    self.give(a, self.d.choose(self.d("eq", ct, 0.0), 0.0, c) if g else c)
+                    self.give(a, self.guard(n, ct, c) if g else c)
+
+    def guard(self, n: Node, ct: str, c: str) -> str:
+        """`c`, or 0 where the cotangent that it was made from is 0."""
+        ct = spread(self.d, n, ct) if n.op == "reduce" else ct
+        return self.d.choose(self.d("eq", ct, 0.0), 0.0, c)
 
     def separate(self, n: Node) -> list[str]:
         """A broadcast's contributions that become contractions, one by one, then the sum of the others."""

@@ -78,7 +78,7 @@ def _cumsum(d: D, n: Node, ct: str) -> Cotangents:
     return (d.b.add("cumsum", (ct,), n.type, "cumsum", axis=n.attr("axis"), reverse=not n.attr("reverse")),)
 
 
-def _spread(d: D, n: Node, x: str) -> str:
+def spread(d: D, n: Node, x: str) -> str:
     """A value of a reduction's shape over its operand's shape."""
     t = d.b.type(n.args[0])
     return d.b.broadcast(x, t.shape, tuple(i for i in range(t.rank) if i not in n.attr("axes")))
@@ -88,10 +88,9 @@ def _reduce(d: D, n: Node, ct: str) -> Cotangents:
     (x,), y = n.args, n.name
     match n.attr("fn"):
         case "sum":                                  # 1
-            return (_spread(d, n, ct),)
+            return (spread(d, n, ct),)
         case "lse":                                  # exp(x - y), 0 where y = -inf
-            live = d.choose(d("ne", y, -math.inf), ct, 0.0) if d.nonfinite(x) else ct
-            return (d.mul(_spread(d, n, live), d("exp", d("sub", x, _spread(d, n, y)))),)
+            return (d.mul(spread(d, n, ct), d("exp", d("sub", x, spread(d, n, _finite(d, y, x))))),)
         case "max" | "min":
             return (_extremum(d, n, ct),)
         case "prod":
@@ -114,7 +113,7 @@ def _extremum(d: D, n: Node, ct: str) -> str:
     at = d.b.reduce(x if fn == "max" else d("neg", x), "argmax", tuple(axes))
     iota = d.b.add("iota", (), Type("int", (t.shape[axes[0]],)), "iota")
     position = d.b.broadcast(iota, t.shape, (axes[0],))
-    return d.choose(d("eq", position, _spread(d, n, at)), _spread(d, n, ct), 0.0)
+    return d.choose(d("eq", position, spread(d, n, at)), spread(d, n, ct), 0.0)
 
 
 def _prod(d: D, n: Node, ct: str) -> str:
@@ -124,8 +123,8 @@ def _prod(d: D, n: Node, ct: str) -> str:
     zero = d("eq", x, 0.0)
     zeros = d.b.reduce(d.b.add("real", (zero,), d.b.type(x), "real"), "sum", n.attr("axes"))
     rest = d.b.reduce(d.choose(zero, 1.0, x), "prod", n.attr("axes"))
-    at_zero = _spread(d, n, d.choose(d("le", zeros, 1.0), d.mul(ct, rest), 0.0))
-    elsewhere = _spread(d, n, d.choose(d("eq", zeros, 0.0), d.mul(ct, rest), 0.0))
+    at_zero = spread(d, n, d.choose(d("le", zeros, 1.0), d.mul(ct, rest), 0.0))
+    elsewhere = spread(d, n, d.choose(d("eq", zeros, 0.0), d.mul(ct, rest), 0.0))
     return d.choose(zero, at_zero, d("div", elsewhere, d.choose(zero, 1.0, x)))
 
 
@@ -215,10 +214,13 @@ def _mul(d: D, n: Node, ct: str) -> Cotangents:
 
 def _logaddexp(d: D, n: Node, ct: str) -> Cotangents:
     """exp(a - y), exp(b - y), and 0 where y = -inf"""
-    a, b = n.args
-    if d.nonfinite(a) and d.nonfinite(b):
-        ct = d.choose(d("ne", n.name, -math.inf), ct, 0.0)
-    return tuple(d.mul(ct, d("exp", d("sub", x, n.name))) for x in (a, b))
+    y = _finite(d, n.name, *n.args)
+    return tuple(d.mul(ct, d("exp", d("sub", x, y))) for x in n.args)
+
+
+def _finite(d: D, y: str, *xs: str) -> str:
+    """y, or 0 where it is -inf, so that exp(x - y) is 0 there"""
+    return d.choose(d("eq", y, -math.inf), 0.0, y) if all(map(d.nonfinite, xs)) else y
 
 
 def _pow(d: D, n: Node, ct: str) -> Cotangents:
@@ -230,9 +232,10 @@ def _pow(d: D, n: Node, ct: str) -> Cotangents:
 
 
 def _atan2(d: D, n: Node, ct: str) -> Cotangents:
-    """atan2(y, x): x / (x^2 + y^2), -y / (x^2 + y^2)"""
+    """atan2(y, x): x / (x^2 + y^2), -y / (x^2 + y^2), 0 at the origin"""
     y, x = n.args
-    s = d("div", ct, d("add", d.mul(x, x), d.mul(y, y)))
+    r = d("add", d.mul(x, x), d.mul(y, y))
+    s = d.choose(d("eq", r, 0.0), 0.0, d("div", ct, r))
     return d.mul(s, x), d("neg", d.mul(s, y))
 
 

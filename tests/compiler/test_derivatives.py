@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 from gradients import B, T, assert_adjoint, leaf
-from handmade import H, I, K, Make, V, real
+from handmade import CELLS, H, I, K, Make, V, real
+from ostinato.compiler.analysis.ranges import Ranges, from_facts
 from ostinato.compiler.passes.adjoint import adjoint
 from ostinato.compiler.passes.derivatives import GATHERED, RULES
 from ostinato.ir import interp
+from ostinato.ir.cell import Input
 from ostinato.ir.ops import OPS
 from ostinato.ir.types import BOOL, Dim, Type
 
@@ -264,3 +266,31 @@ def test_unguarded_where_the_divisor_stays_away_from_zero():
     backward = adjoint(cell_of(make)).backward
     assert not any(n.op == "select" for n in backward.body)
     assert any(n.op == "select" for n in adjoint(cell_of(unary("rsqrt"))).backward.body)
+
+
+def test_a_handwritten_sigmoid_far_out():
+    def make(m):
+        b, x = m.b, m.input("x", H)
+        return b.op("div", b.literal(1.0), b.op("add", b.literal(1.0), b.op("exp", b.op("neg", x))))
+    gradient_of(make, x=[-1e4, -800.0, 0.0, 1e4])
+
+
+def test_guards_only_where_values_may_be_infinite():
+    backward = adjoint(CELLS["slstm"]()).backward
+    guards = [n for n in backward.body if n.op == "eq"]
+    assert len(guards) == 1             # the division by n; exp(l - max(l, i)) does not overflow
+    assert not [n for name in ("lstm", "gru", "lstm_layernorm", "delta_rule") for n in
+                adjoint(CELLS[name]()).backward.body if n.op == "eq"]
+
+
+def test_ranges_follow_facts():
+    assert from_facts(("in (0, 1)",)) == (0, 1)
+    assert from_facts(("<= 0",)) == (-INF, 0) and from_facts(("> -2.5",)) == (-2.5, INF)
+    assert from_facts(("nonneg", "in [-5, 1e-05]")) == (0, 1e-05)
+    assert from_facts(("symmetric",)) == (-INF, INF)
+    for facts, finite in (((), False), (("<= 0",), True)):
+        m = Make("decay")
+        m.inputs.append(Input("g", real(H), facts=facts))
+        y = m.b.op("exp", m.b.read("input", "g", real(H)))
+        m.output("y", y)
+        assert (y not in Ranges(m.cell()).nonfinite) == finite
