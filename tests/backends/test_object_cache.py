@@ -60,7 +60,7 @@ def test_folder_that_cannot_be_made_gives_a_warning(tmp_path, monkeypatch):
     monkeypatch.setenv("OSTINATO_CACHE_DIR", str(tmp_path / "file" / "cache"))
     with pytest.warns(UserWarning, match="cannot be used"):
         cache.store(KEY, b"code")
-        assert cache.load(KEY) is None
+    assert cache.load(KEY) is None
 
 
 def test_least_recently_used_files_go_first(folder, monkeypatch):
