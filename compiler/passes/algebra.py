@@ -149,7 +149,7 @@ def power(b: Rewriter, n: Node) -> str | None:
             return b.op("sqrt", x, hint=n.name)
         case -0.5:                                          # x ^ -0.5 = rsqrt(x)
             return b.op("rsqrt", x, hint=n.name)
-    if c != int(c) or abs(c) > 16:
+    if not abs(c) <= 16 or c != int(c):                     # infinite and NaN exponents stay, too
         return None
     if c < 0:                                               # x ^ -m = 1 / x ^ m
         return b.op("div", b.full(1.0, n.type), _integer_power(b, x, int(-c)), hint=n.name)
