@@ -131,3 +131,13 @@ def test_forked_children_run_serially_and_do_not_hang(code, two_threads):
     child.join(60)
     assert child.exitcode == 0 and n == 1 and once and distinct == 1 and "serial" in said
     assert threads.num_threads() == 2  # the parent goes on as before
+
+
+def test_without_a_runtime_loops_are_serial_and_say_so(monkeypatch):
+    monkeypatch.setattr(threads, "_runtime", lambda: (0, "no OpenMP here"))
+    assert threads.describe() == "serial: no OpenMP here" and threads.num_threads() == 1
+    text = loops()
+    assert threads.ENTRY not in text
+    code = jit.compile_module(text, symbols={"who": ctypes.cast(WHO, ctypes.c_void_p).value})
+    counts, ids = run(code, "nested", 20, 4)
+    assert (counts[:8] == 21).all() and set(ids) == {threading.get_native_id()}

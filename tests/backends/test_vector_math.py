@@ -145,3 +145,12 @@ def test_operations_without_code_are_refused():
     b = ir.IRBuilder(fn.append_basic_block())
     with pytest.raises(NotImplementedError, match="gelu"):
         emitter.emit(b, "gelu", fn.args[0])
+
+
+@pytest.mark.parametrize("real", ["f32", "f64"])
+def test_coefficients_are_those_of_the_fit(real):
+    from ostinato.backends.llvm import coefficients, fit
+
+    stored = {"f32": coefficients.F32, "f64": coefficients.F64}[real]
+    fitted = {name: tuple(fit._rounded(v, real) for v in values) for name, values in fit.tables(real).items()}
+    assert stored == fitted
