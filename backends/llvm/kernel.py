@@ -14,10 +14,9 @@ from ...compiler.schedules.kernel import Kernel, Part, Run
 from . import threads
 from .frame import Frame
 from .loops import I64, Nest, i64
-from .memory import memory_type, size_of
+from .memory import copy, memory_type, size_of
 from .nests import PhaseEmitter
 
-I8P = ir.IntType(8).as_pointer()
 PTR = ir.PointerType()
 
 
@@ -138,9 +137,8 @@ class _Item:
                     sb, st = frame.strides[name]
                     at = b.mul(i, sb)
                     at = b.add(at, b.mul(tile, st)) if tile is not None else at
-                ends.append(b.bitcast(b.gep(frame.pointer(b, name), [at]), I8P))
-            memcpy = b.module.declare_intrinsic("llvm.memcpy", [I8P, I8P, I64])
-            b.call(memcpy, [*ends, i64(size), ir.Constant(ir.IntType(1), 0)])
+                ends.append(b.gep(frame.pointer(b, name), [at]))
+            copy(self.nest.b, *ends, size)
             return []
 
         if size:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Group, Phase, Store
-from . import math
+from . import linalg, math
 from .evaluate import Evaluator
 from .loops import i64
-from .memory import Index, element_type, horizontal, lanes, splat
+from .memory import Index, copy, element_type, horizontal, size_of, splat
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 START = {"sum": 0, "prod": 1, "max": float("-inf"), "min": float("inf"), "any": 0, "all": 1}
@@ -24,6 +26,9 @@ class PhaseEmitter(Evaluator):
         # what this phase computes itself; a sum reads whatever has a buffer
         self.own = set() if p.rows == "sum" else (
             {n for g in p.groups for n in g.nodes} | {s.node for s in p.stores} | {s.node for s, _ in p.inner})
+        if p.call:
+            self._call(p)
+            return
         axes = [f"p{i}" for i in range(len(p.shape))]
         rows = ["b", "t"] if p.domain == "tile" else ["b"]
         if p.rows == "sum":
@@ -40,6 +45,39 @@ class PhaseEmitter(Evaluator):
         if any(d.size == 0 for d in p.shape):
             return
         self._open(order)
+
+    def _call(self, p: Phase) -> None:
+        """A node computed as a whole: once per row and leading axes."""
+        node = self.nodes[p.call]
+        n = self.nodes[node.args[0]].type.shape[-1].size
+        lead = self.nodes[node.args[0]].type.sizes[:-2]
+        buffers = [self.part.reads[a] for a in node.args] + [p.stores[0].buffer]
+        columns = self.nodes[node.args[-1]].type.numel // max(1, n) // max(1, prod(lead)) if node.op == "solve" else 0
+        each = [n * n, n * columns, n * columns] if node.op == "solve" else [n * n, 1]
+
+        def rows(order: list[str]):
+            if order:
+                def body(i, _):
+                    self.at[order[0]] = [Index(order[0], 0, i)]
+                    rows(order[1:])
+                    return []
+                self.nest.loop(order[0], i64(0), self._extent(order[0]), 1, [], body)
+                return
+            c = {r: self.at[r][0] for r in ("b", "t") if r in self.nest.depth_of}
+
+            def one(k, _):
+                b = self.nest.b
+                at = [b.gep(self.frame.pointer(b, name), [b.add(self.frame.row(b, self.buffer(name), c, self.step),
+                                                               b.mul(k, i64(size)))]) for name, size in zip(buffers, each)]
+                if node.op == "solve":
+                    copy(b, at[2], at[1], n * columns * size_of(self.real))
+                    b.call(linalg.function(b.module, "solve", self.real), [at[0], at[2], i64(n), i64(columns)])
+                else:
+                    b.call(linalg.function(b.module, "logdet", self.real), [*at, i64(n)])
+                return []
+            self.nest.loop("lead", i64(0), i64(prod(lead)), 1, [], one)
+
+        rows(["b", "t"] if p.domain == "tile" else ["b"])
 
     def _extent(self, var: str) -> ir.Value:
         if var == "b":

@@ -1,6 +1,8 @@
 """Lower: operations that kernels do not have, in terms of those they have.
 
-Disappear here: logsumexp, argmax, cumsum. The cell means the same.
+Disappear here: logsumexp, argmax, cumsum. `solve` and `logdet` stay, each
+behind a copy, since kernels compute them into a buffer of their own. The cell
+means the same.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ class Lower:
                 new[n.name] = _argmax(b, args[0], n.attr("axes"))
             elif n.op == "cumsum":
                 new[n.name] = _cumsum(b, args[0], n.attr("axis"), n.attr("reverse"))
+            elif n.op in ("solve", "logdet"):
+                whole = b.append(Node(b.fresh(f"{n.name}.whole"), n.op, args, n.attrs, n.type, n.span))
+                new[n.name] = b.append(Node(n.name, "broadcast", (whole,), (("axes", tuple(range(n.type.rank))),), n.type))
             else:
                 new[n.name] = b.append(Node(n.name, n.op, args, n.attrs, n.type, n.span))
         return _renamed(cell, b, new)

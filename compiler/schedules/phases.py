@@ -29,6 +29,7 @@ class Proto:
     lane: str | None
     weights: bool
     reductions: int
+    call: str | None = None
     units: list[Unit] = field(default_factory=list)
 
 
@@ -78,11 +79,14 @@ class Planner:
         return max(self._ready(walk, piece, False) for piece in walk.assembled[name])
 
     def _join(self, protos: list[Proto], u: Unit, low: int) -> int:
+        if u.kind == "call":
+            protos.append(Proto((), None, False, 0, call=u.node.name))
+            return len(protos) - 1
         shape, lane = u.node.type.shape, self._lane(u)
         weights = u.kind == "reduce" and self._weights(u)
         for i in range(low, len(protos)):
             p = protos[i]
-            if p.shape != shape:
+            if p.shape != shape or p.call:
                 continue
             if u.kind == "reduce":
                 if p.reductions and (p.lane, p.weights) != (lane, weights):
@@ -135,6 +139,9 @@ class Planner:
 
     # -- building -------------------------------------------------------
     def _build(self, walk: Walk, protos: list[Proto]) -> tuple[Phase, ...]:
+        for u in walk.units.values():
+            if u.kind == "call" and u.node.name not in self.targets:
+                self.store(u.node.name, self.place(u.node.name))
         for u in walk.units.values():           # values that leave their phase go through a buffer
             for name, same in u.uses:
                 if name in walk.assembled or walk.units[name].phase != u.phase or not same:
@@ -161,7 +168,7 @@ class Planner:
                 groups.setdefault(reduced_dims(u.node, self.nodes), []).append(u.node.name)
             out += stores.get(u.node.name, [])
         return Phase(self.domain, "map", p.shape, tuple(Group(d, tuple(n)) for d, n in groups.items()),
-                     tuple(out), lane=p.lane, weights=p.weights)
+                     tuple(out), lane=p.lane, weights=p.weights, call=p.call)
 
 
 def pieces(name: str, buffer: str, nodes: dict[str, Node], assembled, index=None) -> list[Store]:

@@ -15,7 +15,7 @@ from .phases import Planner
 from .hazards import doubled
 from .sums import SumPlanner
 from .units import inline_leaves
-from .views import ASSEMBLED, is_reduction, param_view
+from .views import ASSEMBLED, CALLS, is_reduction, param_view
 
 STRUCTURE = ("broadcast", "slice", "index", "interleave")
 
@@ -82,7 +82,7 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
         if part[n] != "pre" or nodes[n].op in STRUCTURE:
             return False
         leaves, costly = inline_leaves(n, nodes, lambda m: m in reads)
-        if not (is_reduction(nodes[n]) or nodes[n].op in ASSEMBLED or
+        if not (is_reduction(nodes[n]) or nodes[n].op in ASSEMBLED + CALLS or
                 costly and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)):
             return False
         if n not in given:
@@ -106,7 +106,7 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
         if part[n] != "step":
             return False
         leaves, _ = inline_leaves(n, nodes, lambda m: m in after.reads or part[m] == "step" and m != n)
-        if nodes[n].args and not is_reduction(nodes[n]) and nodes[n].op not in ASSEMBLED and \
+        if nodes[n].args and not is_reduction(nodes[n]) and nodes[n].op not in ASSEMBLED + CALLS and \
                 nodes[n].type.numel > sum(nodes[m].type.numel for m in leaves):
             return False
         keep(n)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from ...ir.cell import Node
-from .views import ASSEMBLED, is_reduction, operand_indices, reduced_dims
+from .views import ASSEMBLED, CALLS, is_reduction, operand_indices, reduced_dims
 
 EXPENSIVE = frozenset("exp expm1 log log1p sqrt rsqrt sin cos tan tanh sigmoid softplus logsigmoid erf atan "
                       "pow div logaddexp atan2 random floordiv mod".split())
@@ -23,7 +23,7 @@ class Unit:
     """`uses`: (other unit, read at the identical point)."""
 
     node: Node
-    kind: str                                   # "reduce" | "point"
+    kind: str                                   # "reduce" | "point" | "call"
     order: int
     uses: list[tuple[str, bool]] = field(default_factory=list)
     costly: set[str] = field(default_factory=set)   # expensive values evaluated inline
@@ -43,9 +43,9 @@ def inline_leaves(name: str, nodes: dict[str, Node], stop: Callable[[str], bool]
             continue
         seen.add(n)
         node = nodes[n]
-        if (n != name and stop(n)) or not node.args or is_reduction(node) or node.op in ASSEMBLED:
+        if (n != name and stop(n)) or not node.args or is_reduction(node) or node.op in ASSEMBLED + CALLS:
             leaves.add(n)
-            costly |= is_reduction(node) and not stop(n)
+            costly |= (is_reduction(node) or node.op in CALLS) and not stop(n)
             continue
         costly |= node.op in EXPENSIVE
         todo += node.args[:1] if node.op == "custom_grad" else node.args
@@ -80,9 +80,16 @@ class Walk:
     def _unit(self, name: str) -> None:
         node = self.nodes[name]
         leaf = name in self.reads or not node.args
-        kind = "reduce" if is_reduction(node) and not leaf else "point"
+        kind = "point" if leaf else "call" if node.op in CALLS else "reduce" if is_reduction(node) else "point"
         u = self.units[name] = Unit(node, kind, self.order[name])
         if leaf:
+            return
+        if kind == "call":
+            for arg in node.args:
+                if arg not in self.reads and not self.cross(arg):
+                    self.stops.add(arg)
+                    self.root(arg)
+                    u.uses.append((arg, False))
             return
         dims = reduced_dims(node, self.nodes) if kind == "reduce" else ()
         red = tuple((f"r{i}", 0) for i in range(len(dims)))
@@ -99,7 +106,7 @@ class Walk:
         node = self.nodes[name]
         if name in self.reads:
             return
-        if name in self.units or is_reduction(node) or name in self.stops or node.op in ASSEMBLED:
+        if name in self.units or is_reduction(node) or name in self.stops or node.op in ASSEMBLED + CALLS:
             if name not in self.units and self.cross(name):
                 return
             self.root(name)

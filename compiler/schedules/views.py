@@ -13,6 +13,7 @@ from ...ir.ops import OPS, spec_parts
 Ix = tuple[str | None, int]
 OPAQUE: Ix = ("?", 0)
 ASSEMBLED = ("concat", "stack", "pad", "place")
+CALLS = ("solve", "logdet")                     # computed as a whole, from buffers to a buffer
 
 
 def is_reduction(node: Node) -> bool:
@@ -65,6 +66,8 @@ def operand_indices(node: Node, idx: tuple, red: tuple = ()) -> list[tuple[str, 
             for i in range(len(idx) + len(axes)):
                 full.append(r.pop(0) if i in axes else rest.pop(0))
             return [(node.args[0], tuple(full))]
+        case "solve" | "logdet":                 # every element, whichever is asked for
+            return [(a, (OPAQUE,)) for a in node.args]
         case "random":
             return [(node.args[0], ())]
         case "literal" | "iota" | "training" | "input" | "param" | "state":
