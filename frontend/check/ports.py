@@ -49,7 +49,7 @@ class Port(Entity):
 
     def no_init(self, span: Span) -> None:
         if self.cx.init_region:
-            self.cx.fail("init_not_static", span, name=self.cx.stack[-1] if self.cx.stack else self.name,
+            self.cx.fail("init_not_static", span, name=self.cx.resolving[-1] if self.cx.resolving else self.name,
                          what=f"`{self.name}`, which is {self.role}")
 
 
