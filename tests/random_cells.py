@@ -256,11 +256,12 @@ class _Maker:
         return self.set(hz, self.mix(gate, z, self.op("tanh", self.linear(y1, e))))
 
     def counting(self, x: str) -> str:
-        """Uses the step index; every third step is different."""
+        """Uses the step index; some steps, in threes, are different."""
         t, handle = self.state(kind="int")
         self.set(handle, self.op("add", t, self.b.literal(1, "int")))
         h = self.dense(x)
-        third = self.op("eq", self.op("mod", t, self.b.literal(3, "int")), self.b.literal(2, "int"))
+        phase = self.op(self.rng.choice(("mod", "floordiv")), t, self.b.literal(3, "int"))
+        third = self.op(self.rng.choice(("eq", "ne")), phase, self.b.literal(1, "int"))
         wave = self.op("sin", self.op("mul", self.op("real", t), self.k(0.37)))
         shape = self.b.type(h).shape
         return self.op("select", self.b.broadcast(third, shape, ()), self.op("mul", h, wave), h)
@@ -270,7 +271,7 @@ class _Maker:
         h = self.dense(x)
         shape = self.b.type(h).shape
         (seen, hs), (count, hc) = self.state(*shape, kind="bool"), self.state(*shape, kind="int")
-        high = self.op("gt", h, self.k(0.1237))
+        high = self.op(self.rng.choice(("gt", "ge")), h, self.k(0.1237))
         seen1 = self.set(hs, self.op("or", seen, high))
         count1 = self.set(hc, self.op("add", count, self.op("int", high)))
         scaled = self.op("mul", h, self.op("tanh", self.op("mul", self.op("real", count1), self.k(0.21))))
@@ -347,16 +348,17 @@ class _Maker:
             case 1:
                 return self.op("min", v, self.op("add", self.op("neg", v), self.k(0.0713)))
             case 2:
-                return self.op("abs", self.op("sub", v, self.k(0.0319)))
+                apart = self.op("sub", v, self.k(0.0319))
+                return self.op("abs", apart) if self.chance(0.6) else self.op("mul", v, self.op("sign", apart))
             case 3:
-                step = self.op("floor", self.op("add", self.op("mul", v, self.k(2.3)), self.k(0.217)))
+                step = self.op(self.rng.choice(("floor", "ceil", "round")), self.op("add", self.op("mul", v, self.k(2.3)), self.k(0.217)))
                 return self.op("tanh", self.op("add", v, step))
             case 4:
                 hard = self.op("real", self.op("gt", v, self.k(0.0571)))
                 soft = self.op("sub", v, self.op("tanh", v))
                 return self.op("sub", hard, self.op("stop_gradient", soft)) if self.chance(0.5) else \
                     self.b.add("custom_grad", (hard, v, self.op("sigmoid", soft)), self.b.type(v), "surrogate")
-        cond = self.op("lt", v, self.k(0.2113))
+        cond = self.op(self.rng.choice(("lt", "le")), v, self.k(0.2113))
         if self.knobs["ints"]:
             cond = self.op("and", cond, self.op("not", self.op("gt", self.op("tanh", v), self.k(0.9137))))
         return self.op("select", cond, self.op("sin", v), self.op("mul", v, self.k(0.5)))

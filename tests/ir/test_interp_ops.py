@@ -275,3 +275,19 @@ def test_every_operation_of_the_table_is_known():
 
     structure = {o.name for o in OPS.values() if o.group in ("structure", "reduce", "linalg")}
     assert set(OPS) == set(meaning.POINTWISE) | set(interp._LEAVES) | structure
+
+
+@pytest.mark.parametrize("op", ["exp", "tanh", "mul", "div", "sub"])
+def test_complex_values_and_gradients_are_torchs(op):
+    xs = [torch.complex(data(2, 4, seed=i), data(2, 4, seed=i + 5)).detach().requires_grad_()
+          for i in range(OPS[op].arity)]
+    kind = [Type("complex", (N, A))] * len(xs)
+    assert torch.autograd.gradcheck(lambda *xs: call(op, *xs, types=kind), xs)
+
+
+def test_complex_contraction():
+    a, b = (torch.complex(data(*s, seed=1), data(*s, seed=2)).detach().requires_grad_() for s in ((4, 3), (3,)))
+    types = [Type("complex", (A, C)), Type("complex", (C,))]
+    f = lambda a, b: call("contract", a, b, types=types, out=Type("complex", (A,)), spec="ij,j->i", semiring="sum")
+    torch.testing.assert_close(f(a, b), a @ b)
+    assert torch.autograd.gradcheck(f, (a, b))
