@@ -38,12 +38,14 @@ def from_facts(facts: Iterable[str]) -> Interval:
 
 
 class Ranges:
-    """`interval[name]`, and the set `nonfinite` of real nodes that may be infinite or NaN."""
+    """`interval[name]`; `nonfinite`: real nodes that may be infinite or NaN;
+    `wild`: those of them for other reasons than an infinite literal or initial state."""
 
     def __init__(self, cell: Cell):
         self.nodes = cell.nodes()
         self.interval: dict[str, Interval] = {}
         self.nonfinite: set[str] = set()
+        self.wild: set[str] = set()
         facts = {("input", p.name): p.facts for p in cell.inputs} | {("param", p.name): p.facts for p in cell.params}
         facts |= {("state", s.name): s.facts for s in cell.states}
         infinite = {s.name for s in cell.states if not math.isfinite(self._start(s.init))}
@@ -52,12 +54,15 @@ class Ranges:
                 self.interval[n.name] = from_facts(facts[n.op, n.attr("name")])
             else:
                 self.interval[n.name] = self._interval(n)
-            if n.type.kind == "real" and (self._unbounded(n) or (n.op == "state" and n.attr("name") in infinite)):
+            if n.type.kind != "real":
+                continue
+            new, tame = self._unbounded(n), n.op in ("exp", "expm1", "sigmoid", "tanh")     # finite at -inf
+            if new or any(a in self.wild for a in n.args):
+                self.wild.add(n.name)
+            given = n.op == "state" and n.attr("name") in infinite
+            given |= n.op == "literal" and not math.isfinite(n.attr("value"))
+            if given or n.name in self.wild or (not tame and any(a in self.nonfinite for a in n.args)):
                 self.nonfinite.add(n.name)
-
-    def positive(self, name: str) -> bool:
-        """Whether a value stays away from 0, above it."""
-        return self.interval[name][0] > 0
 
     def _start(self, init: str) -> float:
         n = self.nodes[init]
@@ -119,30 +124,22 @@ class Ranges:
 
     # -- infinities -------------------------------------------------------------
     def _unbounded(self, n: Node) -> bool:
-        """Whether a node may be infinite or NaN."""
-        xs = [self.interval[a] for a in n.args]
+        """Whether a node may be infinite or NaN at finite operands."""
+        low, high = zip(*(self.interval[a] for a in n.args)) if n.args else ((), ())
         match n.op:
-            case "literal":
-                return not math.isfinite(n.attr("value"))
             case "exp" | "expm1":
-                return xs[0][1] > LARGEST_EXPONENT      # of -inf it is 0
-            case "sigmoid" | "tanh":
-                return False
+                return high[0] > LARGEST_EXPONENT
             case "log" | "rsqrt":
-                new = xs[0][0] <= 0
+                return low[0] <= 0
             case "sqrt":
-                new = xs[0][0] < 0
+                return low[0] < 0
             case "log1p":
-                new = xs[0][0] <= -1
+                return low[0] <= -1
             case "div" | "mod" | "floordiv":
-                new = xs[1][0] <= 0 <= xs[1][1]
+                return low[1] <= 0 <= high[1]
             case "pow":
-                new = not (xs[0][0] > 0 or (xs[0][0] >= 0 and xs[1][0] >= 0))
-            case "tan" | "solve" | "logdet":
-                new = True
-            case _:
-                new = False
-        return new or any(a in self.nonfinite for a in n.args)
+                return not (low[0] > 0 or (low[0] >= 0 and low[1] >= 0))
+        return n.op in ("tan", "solve", "logdet")
 
 
 def _times(a: float, b: float) -> float:

@@ -22,9 +22,10 @@ from ...ir.ops import OPS
 from ..analysis.ranges import Ranges
 
 LINEAR = frozenset("add sub neg select real stop_gradient broadcast slice pad index place concat stack interleave fold "
-                   "cumsum".split())
+                   "cumsum max min".split())
 MAKES_ZEROS = frozenset("select max min logaddexp tanh sigmoid softplus logsigmoid erf atan atan2 exp expm1 log log1p "
                         "div sqrt rsqrt pow mod".split())
+FLAT = frozenset("exp expm1 sigmoid tanh softplus logsigmoid erf atan".split())    # derivative finite at -inf
 
 
 class Guards:
@@ -65,4 +66,5 @@ class Guards:
             return (False,) * len(n.args)
         if n.op == "mul":
             return n.args[1] in self.nonfinite, n.args[0] in self.nonfinite
-        return (n.name in self.nonfinite or any(a in self.nonfinite for a in n.args),) * len(n.args)
+        bad = self.ranges.wild if n.op in FLAT else self.nonfinite
+        return (n.name in bad or any(a in bad for a in n.args),) * len(n.args)
