@@ -41,7 +41,7 @@ def attempt(text: str) -> str:
     try:
         program = load(text)
         assert parse(format_source(text)).items == parse(text).items
-        sizes = {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", (re.findall("# sizes: (.*)", text) or [""])[0])}
+        sizes = {k: int(v) for k, v in re.findall(r"\b(\w{1,9})=(\d{1,3})\b", (re.findall("# sizes: (.*)", text) or [""])[0])}
         for cell in program.cells.values():
             verify(cell.elaborate(**sizes))
         return "accepted"
