@@ -351,7 +351,8 @@ class _Maker:
                 apart = self.op("sub", v, self.k(0.0319))
                 return self.op("abs", apart) if self.chance(0.6) else self.op("mul", v, self.op("sign", apart))
             case 3:
-                step = self.op(self.rng.choice(("floor", "ceil", "round")), self.op("add", self.op("mul", v, self.k(2.3)), self.k(0.217)))
+                scaled = self.op("add", self.op("mul", v, self.k(2.3)), self.k(0.217))
+                step = self.op(self.rng.choice(("floor", "ceil", "round")), scaled)
                 return self.op("tanh", self.op("add", v, step))
             case 4:
                 hard = self.op("real", self.op("gt", v, self.k(0.0571)))

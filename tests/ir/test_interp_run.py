@@ -180,7 +180,8 @@ def test_initial_values_are_drawn_from_their_distributions():
     big = real(Dim("P", 200), Dim("Q", 100))
     cell = with_init(LO, HI, node("u", "draw", ("lo", "hi"), big, dist="uniform"),
                      node("n", "draw", ("lo", "hi"), big, dist="normal"),
-                     node("b", "draw", ("hi",), big, dist="bernoulli"), node("o", "draw", ("lo",), big, dist="orthogonal"),
+                     node("b", "draw", ("hi",), big, dist="bernoulli"),
+                     node("o", "draw", ("lo",), big, dist="orthogonal"),
                      **{k: (big, k) for k in "unbo"})
     p = initial_params(cell, 1)
     assert -0.5 <= p["u"].min() < -0.49 and 0.24 < p["u"].max() < 0.25

@@ -157,5 +157,6 @@ def test_every_rule_has_a_wrong_cell():
 
 
 def test_the_message_names_both_types():
-    with pytest.raises(VerifyError, match=r"cell c, v: is real\[K\], but broadcast of its operands is real\[H\] \[shape\]"):
+    message = r"cell c, v: is real\[K\], but broadcast of its operands is real\[H\] \[shape\]"
+    with pytest.raises(VerifyError, match=message):
         verify(BASE.with_body(BASE.body + (node("v", "broadcast", ("x",), Type("real", (K,)), axes=(0,)),)))
