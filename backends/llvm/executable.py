@@ -16,6 +16,7 @@ from ...ir.cell import Cell
 from ...ir.types import Type
 from . import threads
 from .launch import Launch
+from .pages import empty
 from .stepper import Stepper
 
 SCHEDULES = ("sequential",)
@@ -216,7 +217,7 @@ class LlvmExecutable:
         return {"real": self.dtype, "int": torch.int64, "bool": torch.bool}[t.kind]
 
     def _empty(self, t: Type, *lead: int) -> Tensor:
-        return torch.empty(*lead, *t.sizes, dtype=self._dtype(t))
+        return empty(*lead, *t.sizes, dtype=self._dtype(t))
 
 
 def _batch(inputs: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[int, int]:
