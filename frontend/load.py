@@ -129,6 +129,9 @@ class _Loader:
         return self.module(parse(source, TEXT), None)
 
     def file(self, path: Path, span: Span | None) -> Module:
+        if "\0" in str(path):
+            self.reporter.error("file_not_found", span, file=str(path))
+            self.reporter.check()
         key = path.resolve()
         if key in self.open:
             names = [p.name for p in self.open[self.open.index(key):]] + [path.name]
