@@ -95,7 +95,11 @@ def split(c: Call) -> Value:
         total = sum((s.poly for s in sizes), Poly.const(0)) if all(s.poly is not None for s in sizes) else None
         if total != whole:
             count = sum(int(s.value) for s in sizes)
-            if not (count == dim.size and any(p is not None and p.constant is not None for p in (total, whole))):
+            fixed = [p is not None and p.constant is not None for p in (total, whole)]
+            if any(fixed) and not all(fixed):       # `[2, 2]` of H: right where H = 4
+                if count != dim.size:
+                    c.cx.fail_sized("split_sizes", c.span, total=count, dim=dim.name, size=dim.size)
+            else:
                 shown = str(total) if count == dim.size and total is not None else count
                 c.fail("split_sizes", total=shown, dim=dim.name, size=dim.size)
         dims = [cx.dim(s, c.args[1].span, "part") for s in sizes]
