@@ -23,6 +23,7 @@ class Builder:
         self.by_name: dict[str, Node] = {}
         self._seen: dict[tuple, str] = {}
         self._taken: set[str] = set(taken)
+        self._numbers: dict[str, int] = {}      # by hint: where to look for a free number
         self.span: Span | None = None
         for n in nodes:
             self.append(n)
@@ -38,9 +39,10 @@ class Builder:
     def fresh(self, hint: str = "v") -> str:
         if hint not in self._taken:
             return hint
-        i = 1
+        i = self._numbers.get(hint, 1)
         while f"{hint}.{i}" in self._taken:
             i += 1
+        self._numbers[hint] = i
         return f"{hint}.{i}"
 
     def add(self, op: str, args: tuple[str, ...], type: Type, hint: str = "v", **attrs: Attr) -> str:

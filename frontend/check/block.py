@@ -72,7 +72,7 @@ class Block:
 
     def __init__(self, cx: Context, scope: Scope, statements, label: Callable[[str], str | None] = lambda name: None):
         self.cx, self.scope, self.label = cx, scope, label
-        self.parts: list[tuple[object, Equation | Repeat]] = []     # statement and what it defines, in textual order
+        self.parts: list[tuple[object, Equation | Repeat]] = []     # what is computed, in textual order, and its text
         for s in statements:
             self.guard(self.add, s)
 
@@ -94,7 +94,7 @@ class Block:
                 self.define(s)
             case t.Draw():
                 for target in s.targets:
-                    self.guard(self.target, target, lambda d, s=s: self.draw(s, d), s)
+                    self.guard(self.target, target, lambda d, s=s: self.draw(s, d), s.dist)
             case t.Repeat():
                 repeat = Repeat(self, s)
                 self.parts.append((s, repeat))
@@ -107,7 +107,7 @@ class Block:
     def define(self, s: t.Define) -> None:
         if len(s.values) == len(s.targets):
             for target, value in zip(s.targets, s.values):
-                self.guard(self.target, target, lambda d, e=value: evaluate(self.cx, self.scope, e), s)
+                self.guard(self.target, target, lambda d, e=value: evaluate(self.cx, self.scope, e), value)
             return
         if len(s.values) != 1:
             self.fail_targets(s, "unpack_count", names=len(s.targets), values=len(s.values))
@@ -124,7 +124,7 @@ class Block:
             return out.items[i]
 
         for i, target in enumerate(s.targets):
-            self.guard(self.target, target, lambda d, i=i: pick(i), s)
+            self.guard(self.target, target, lambda d, i=i: pick(i), s.values[0])
 
     def fail_targets(self, s: t.Define, error: str, **fields) -> None:
         for target in s.targets:
@@ -132,19 +132,19 @@ class Block:
                 self.scope.names.setdefault(target.name, Failed())
         self.cx.fail(error, s.span, **fields)
 
-    def target(self, target: t.Target, compute: Callable[[Declared | None], Value], s: t.Statement) -> None:
+    def target(self, target: t.Target, compute: Callable[[Declared | None], Value], source: t.Expr) -> None:
         """Enter one name of the left side."""
         if target.subs is not None:
-            self.assign(target, compute, s)
+            self.assign(target, compute, source)
             return
         found = self.scope.names.get(target.name)
         if isinstance(found, Entity) and found.role == "a state":
             self.cx.fail("assign_needs_time", target.span, name=target.name)
         if isinstance(found, Entity) and found.role in ("an input", "a parameter", "a const"):
             self.cx.fail("assign_not_state", target.span, name=target.name, role=found.role)
-        self.local(target.name, target.type, compute, target.span, s)
+        self.local(target.name, target.type, compute, target.span, source)
 
-    def local(self, name: str, type: t.TypeExpr | None, compute, span: Span, s: t.Statement) -> Equation:
+    def local(self, name: str, type: t.TypeExpr | None, compute, span: Span, source: t.Expr) -> Equation:
         def value() -> Value:
             d = declared(self.cx, self.scope, type, name, self.own_heads, self.cell) if type else None
             with self.cx.step(span):
@@ -156,7 +156,7 @@ class Block:
 
         equation = Equation(self.cx, name, span, value)
         if self.scope.define(self.cx, name, Local(equation, span, name), span):
-            self.parts.append((s, equation))
+            self.parts.append((source, equation))
         else:
             self.scope.names.setdefault(name, Failed())
         return equation
@@ -178,7 +178,7 @@ class Block:
         self.cx.drawing = Drawing(d.type if d else None, (d.type.shape[0] if d.heads else None) if d else self.scope.heads)
         return evaluate(self.cx, self.scope, s.dist)    # Equation.force restores `drawing`
 
-    def assign(self, target: t.Target, compute, s: t.Statement) -> None:
+    def assign(self, target: t.Target, compute, source: t.Expr) -> None:
         """`name[...] = `: only states, by the cell or the repeat that declares them."""
         self.cx.fail("assign_not_state", target.span, name=target.name, role="no state of this block")
 
@@ -269,7 +269,7 @@ class Iteration(Block):
         what = {t.Output: "outputs", t.Uses: "sub-cells"}.get(type(s)) or ("draws" if s.draw else f"{s.role}s")
         self.cx.fail("role_in_repeat", s.span, role=s.role if isinstance(s, t.Declare) else what)
 
-    def assign(self, target: t.Target, compute, s: t.Statement) -> None:
+    def assign(self, target: t.Target, compute, source: t.Expr) -> None:
         cx, var = self.cx, self.repeat.s.var
         state = self.states.get(target.name)
         if state is None:
@@ -293,7 +293,7 @@ class Iteration(Block):
             return out
 
         state.equation = Equation(cx, f"{target.name}[{var}]", target.span, value)
-        self.parts.append((s, state.equation))
+        self.parts.append((source, state.equation))
 
 
 class IterState(Entity):

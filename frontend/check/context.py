@@ -19,7 +19,7 @@ from .scope import RESERVED, Scope
 from .values import List, Many, Num, Val, Value, show
 
 DEEPEST = 600               # nested evaluations: equations in reverse order, functions in functions
-MOST_STEPS = 200_000        # expressions evaluated, so that no text can unroll for ever
+MOST_STEPS = 100_000        # expressions evaluated, so that no text can unroll for ever
 LONGEST_LAG = 1024
 MOST_ELEMENTS = 2**40
 RANK = {"bool": 0, "int": 1, "real": 2}

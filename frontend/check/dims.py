@@ -85,6 +85,8 @@ class Poly:
 
     def __str__(self) -> str:
         """Canonical text: positive terms first, the constant last: `R+2*N`, `K-1`."""
+        if len(self.terms) == 1 and self.terms[0][1] == 1 and len(self.terms[0][0]) == 1:
+            return self.terms[0][0][0]
         ordered = sorted(self.terms, key=lambda t: (t[1] < 0, t[0] == ()))
         text = ""
         for m, c in ordered:

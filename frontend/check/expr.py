@@ -274,7 +274,8 @@ def elements(cx: Context, scope: Scope, base: Value, e: t.Index) -> Value:
             cx.fail("index_kind", sub.span, actual=at.kind)
         position = int(at.value)
         if not 0 <= position < dim.size:
-            if is_constant(cx, dim) and at.poly is not None and at.poly.constant is not None or position < 0:
+            fixed = at.poly is None or at.poly.constant is not None
+            if fixed and (position < 0 or is_constant(cx, dim)):
                 cx.fail("index_out_of_range", sub.span, index=position, dim=dim.name, size=dim.size)
             cx.fail_sized("index_out_of_range", sub.span, index=position, dim=dim.name, size=dim.size)
             position = 0
@@ -300,10 +301,10 @@ def cut(cx: Context, scope: Scope, x: Val, axis: int, dim: Dim, sub: t.Slice) ->
     if not 0 <= start <= stop <= dim.size:
         fixed = all(p is not None and p.constant is not None for p in (low.poly, high.poly))
         text = f"{start}:{stop}"
-        if fixed and is_constant(cx, dim) or start < 0 or stop < 0 and fixed:
+        if fixed and (is_constant(cx, dim) or start < 0 or stop < start):
             cx.fail("slice_out_of_range", sub.span, slice=text, dim=dim.name, size=dim.size)
         cx.fail_sized("slice_out_of_range", sub.span, slice=text, dim=dim.name, size=dim.size)
-        start, stop = 0, max(0, stop - start)
+        start, stop = 0, max(0, min(stop, dim.size) - max(start, 0))
     size = numbers.arithmetic("-", high, low)
     part = cx.dim(Num(stop - start, size.poly), sub.span, "slice")
     return cx.val(cx.b.slice(x.node, axis, start, part), x.heads)

@@ -71,7 +71,7 @@ class Instance(Block):
                     self.guard(SubCells.declare, self, use)
             case t.Output():
                 for p in s.ports:
-                    self.guard(self.output, p, s)
+                    self.guard(self.output, p)
 
     def declare(self, s: t.Declare, d: t.Decl) -> None:
         cx, scope = self.cx, self.scope
@@ -122,7 +122,7 @@ class Instance(Block):
             self.cx.fail("input_default", d.span, name=d.name, text="value")
         return float(v.value)
 
-    def assign(self, target: t.Target, compute, s: t.Statement) -> None:
+    def assign(self, target: t.Target, compute, source: t.Expr) -> None:
         cx = self.cx
         state = self.scope.find(target.name)
         if isinstance(state, Failed):
@@ -150,17 +150,17 @@ class Instance(Block):
             return out
 
         state.equation = Equation(cx, f"{state.full}[t]", target.span, value)
-        self.parts.append((s, state.equation))
+        self.parts.append((source, state.equation))
 
-    def output(self, p: t.Param, s: t.Output) -> None:
+    def output(self, p: t.Param) -> None:
         cx, scope = self.cx, self.scope
         if p.name in self.outputs:
             cx.fail("output_twice", p.span, name=p.name)
         if p.value is not None:
-            equation = self.local(p.name, p.type, lambda d: evaluate(cx, scope, p.value), p.span, s)
+            equation = self.local(p.name, p.type, lambda d: evaluate(cx, scope, p.value), p.span, p.value)
         else:
             equation = Equation(cx, f"output {p.name}", p.span, lambda: self.shown(p))
-            self.parts.append((s, equation))
+            self.parts.append((p, equation))
 
         def value() -> Val:
             x = equation.force()

@@ -90,7 +90,9 @@ def _poly(op: str, a: Num, b: Num, value) -> Poly | None:
 
 
 def _text(p: Poly) -> str:
-    return str(p) if len(p.terms) < 2 and (not p.terms or abs(p.terms[0][1]) == 1) else f"({p})"
+    """As an operand: in parentheses if it is more than a number or a name."""
+    one = p.constant is not None and p.constant >= 0 or len(p.terms) == 1 and p.terms[0][1] == 1 and len(p.terms[0][0]) == 1
+    return str(p) if one else f"({p})"
 
 
 def _exp(x: float) -> float:

@@ -38,7 +38,7 @@ class Port(Entity):
         """The lag of `name[sub]`; reports everything that is none."""
         cx = self.cx
         lag = lag_of(cx, scope, sub, "t")
-        if lag is None and mentions(sub, "t"):
+        if lag is None and mentions(sub, "t") and not isinstance(sub, t.Index):
             cx.fail("lag_not_constant", span, name=self.name)
         if lag is None:
             cx.fail("time_needed", span, name=self.name, role=self.role, previous=previous)

@@ -141,10 +141,11 @@ class SubCells(Entity):
         return Val(x.node, x.type, False) if inst.own_heads else x
 
     def find_call(self, inst: Instance) -> None:
-        """Force the statement that calls `inst`, which was not reached yet."""
-        for statement, part in list(self.parent.parts):
-            if inst.called is None and any(isinstance(n, t.Call) and mentions(n.callee, self.name)
-                                           for n in t.walk(statement)):
+        """Force the equation that calls `inst`, which was not reached yet."""
+        for source, part in list(self.parent.parts):
+            equation = part if isinstance(part, Equation) else part.equation
+            if inst.called is None and equation.state == "new" and any(
+                    isinstance(n, t.Call) and mentions(n.callee, self.name) for n in t.walk(source)):
                 part.force()
         if inst.called is None:
             self.cx.fail("never_called", self.span, name=inst.prefix[:-1])
