@@ -37,6 +37,12 @@ def from_facts(facts: Iterable[str]) -> Interval:
     return low, high
 
 
+def to_facts(interval: Interval) -> tuple[str, ...]:
+    """An interval as declared facts."""
+    low, high = interval
+    return (*((f">= {low}",) if low > -INF else ()), *((f"<= {high}",) if high < INF else ()))
+
+
 class Ranges:
     """`interval[name]`; `nonfinite`: real nodes that may be infinite or NaN;
     `wild`: those of them for other reasons than an infinite literal or initial state."""
@@ -97,6 +103,8 @@ class Ranges:
                 return min(a, c), max(b, d)
             case "exp", [(a, b)]:
                 return _exp(a), _exp(b)
+            case "expm1", [(a, b)]:
+                return _exp(a) - 1, _exp(b) - 1
             case "sqrt", [(a, b)]:
                 return math.sqrt(max(a, 0.0)), math.sqrt(max(b, 0.0))
             case ("rsqrt" | "pow" | "div"), [(a, _), *rest]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...ir.cell import Cell, Node, Param
+from ..analysis.ranges import Ranges, to_facts
 from .dce import Dce, live
 
 _VIEWS = frozenset("slice index broadcast".split())
@@ -46,7 +47,9 @@ class Hoist:
         body = [Node(names[n.name], "param", (), (("name", names[n.name]),), n.type, n.span) if n.name in names
                 else replace(n, args=tuple(names.get(a, a) for a in n.args)) for n in cell.body]
         trained = _trained(cell)
-        params = tuple(Param(names[n.name], n.type, trainable=n.name in trained, span=n.span)
+        ranges = Ranges(cell).interval      # what is known of a value goes with it, as facts
+        params = tuple(Param(names[n.name], n.type, None, n.name in trained,
+                             to_facts(ranges[n.name]) if n.type.kind == "real" else (), n.span)
                        for n in cell.body if n.name in names)
         states = tuple(replace(s, init=names.get(s.init, s.init), next=names.get(s.next, s.next)) for s in cell.states)
         outputs = tuple(replace(o, value=names.get(o.value, o.value)) for o in cell.outputs)

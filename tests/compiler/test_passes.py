@@ -124,3 +124,9 @@ def test_weights_of_joined_vectors_are_cut():
     assert_same(cell, Gates()(cell))
     domain = domains(Gates()(cell))
     assert sorted(domain[n.name] for n in Gates()(cell).body if n.op == "contract") == ["pre", "step"]
+
+
+def test_hoisted_values_keep_what_is_known_of_them():
+    cell = hoist(Canonicalise()(CELLS["static_part"]())).cell
+    decay = next(p for p in cell.params if "exp" in p.name and p.trainable)
+    assert decay.facts == (">= 0.0", "<= 1.0")          # exp(-softplus(A))
