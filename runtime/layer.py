@@ -153,8 +153,11 @@ class Layer(nn.Module):
             return self._pack([y[:, 0] for y in outputs]), dict(zip(self.state_names, finals))
         params, start = self._static()
         states = self._initial(state, start, B)
-        outputs, finals = self._fast(xs, params, states, seed=operators.number(self._seed_for(seed)),
-                                     training=self.training)
+        try:
+            outputs, finals = self._fast(xs, params, states, seed=operators.number(self._seed_for(seed)),
+                                         training=self.training)
+        except NotImplementedError as missing:
+            operators.refuse(self._plan, missing)
         return self._pack(outputs), dict(zip(self.state_names, finals))
 
     def reference(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None,

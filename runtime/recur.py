@@ -11,13 +11,14 @@ with torch.library, so that autograd, torch.compile and opcheck know them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from ..backends.recording import recording
 from ..ir.cell import Cell
-from .plan import find
+from .plan import Plan, find
 from .ports import fail
 
 
@@ -33,6 +34,12 @@ def operator(schema: str) -> Callable:
     return register
 
 
+def refuse(plan: Plan, missing: NotImplementedError) -> NoReturn:
+    """What a back end has no code for becomes an error that names it and the way out."""
+    fail("backend_unavailable", 'backend="interpreter" runs every cell', name=plan.backend,
+         reason=f"in `{plan.cell.name}` it has no code for {missing}")
+
+
 def number(seed: Tensor | None) -> int:
     """The seed as the executables take it; cells without draws have none."""
     return 0 if seed is None else int(seed)
@@ -42,8 +49,12 @@ def number(seed: Tensor | None) -> int:
 def recur(key: str, inputs: list[Tensor], params: list[Tensor], states: list[Tensor], seed: Tensor | None,
           training: bool, keep: bool) -> list[Tensor]:
     """Outputs [B, T, *shape], final states [B, *shape], then the tape (empty unless `keep`)."""
-    outputs, finals, tape = find(key).executable.forward(inputs, params, states, seed=number(seed), training=training,
-                                                         keep=keep)
+    plan = find(key)
+    try:
+        outputs, finals, tape = plan.executable.forward(inputs, params, states, seed=number(seed), training=training,
+                                                        keep=keep)
+    except NotImplementedError as missing:
+        refuse(plan, missing)
     return [*outputs, *finals, *tape]
 
 
@@ -65,9 +76,12 @@ def recur_backward(key: str, inputs: list[Tensor], params: list[Tensor], states:
                    training: bool) -> list[Tensor]:
     """Gradients of the real inputs, params and states, from those of the real outputs and final states."""
     plan = find(key)
-    dx, dp, ds = plan.executable.backward(
-        inputs, params, states, tape, _spread(d_outputs, _real(plan.output_meta)),
-        _spread(d_finals, _real(plan.state_meta)), seed=number(seed), training=training)
+    try:
+        dx, dp, ds = plan.executable.backward(
+            inputs, params, states, tape, _spread(d_outputs, _real(plan.output_meta)),
+            _spread(d_finals, _real(plan.state_meta)), seed=number(seed), training=training)
+    except NotImplementedError as missing:
+        refuse(plan, missing)
     return [d for group, reals in zip((dx, dp, ds), plan.reals) for d, real in zip(group, reals) if real]
 
 
