@@ -107,7 +107,7 @@ def show(row: dict) -> None:
         parts.append(f"  {LABELS[kind]} {t['median']:8.2f} ms [{t['p10']:.2f}, {t['p90']:.2f}]  "
                      f"floor {max(f['products_ms'], f['bytes_ms']):7.2f} ms  "
                      f"products at {f['share_of_gemm_rate']:.0%} of the GEMM rate  {others}")
-    console.print(f"[bold]{row['workload']}[/]", *parts, sep="\n", highlight=False)
+    console.print(f"[bold]{row['workload']}[/]", *parts, sep="\n", highlight=False, soft_wrap=True)
 
 
 def summarise(rows: dict[str, list[dict]]) -> None:

@@ -124,6 +124,7 @@ def train(model: Classifier, x: Tensor, y: Tensor) -> None:
 
 def main() -> int:
     torch.manual_seed(0)
+    torch.set_num_threads(1)            # a cell this small gains nothing from more
     console.rule("Ostinato: from equations in a text file to a trained module")
     console.print((ZOO / "lem.ost").read_text(), highlight=False, markup=False, soft_wrap=True)
     compile_some()

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from ostinato.runtime import zoo
-from ostinato.runtime.sources import elaborate
 from ostinato.runtime.files import declared_sizes
+from ostinato.runtime.sources import elaborate
 
 ZOO = Path(__file__).parent / "zoo"
 HEAD = """# The zoo
