@@ -112,7 +112,7 @@ def check(paths: tuple[str, ...], definitions: tuple[str, ...], cell: str | None
     elif found:
         click.echo(render(found, texts, color=sys.stderr.isatty()), err=True)
     else:
-        click.echo(f"{', '.join(paths)}: no errors")
+        click.echo(f"{paths[0] if len(paths) == 1 else f'{len(paths)} files'}: no errors")
     sys.exit(1 if found else 0)
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from .layer import Layer
 
 STAGES = ("source", "cell", "split", "fused", "adjoint", "schedule", "llvm", "asm")
-SCHEDULES = {"sequential": "step after step, for any cell", "scan": "for states that are affine lane by lane",
-             "chunk": "for matrix states that are affine", "newton": "for few lanes and long sequences"}
 
 
 def stage(layer: Layer, name: str) -> str:
@@ -40,16 +38,10 @@ def explain(layer: Layer, B: int | None, T: int | None) -> str:
     plan = layer._plan
     lines = [f"cell       {layer.cell.name}({', '.join(f'{d.name}={d.size}' for d in layer.cell.dims)}), {plan.dtype}",
              f"back end   {plan.backend}" + ("" if layer.backend != "auto" else " (the fastest one here)"),
-             f"schedule   {plan.schedule}" + ("" if layer.schedule != "auto" else f" ({SCHEDULES[plan.schedule]})")]
+             f"schedule   {plan.schedule}"]
     for other in backends.NAMES:
         if other != plan.backend:
             lines.append(f"rejected   back end {other}: {_rejected(other, layer.backend, plan.backend)}")
-    have = backends.module(plan.backend).SCHEDULES
-    for other, what in SCHEDULES.items():
-        if other != plan.schedule:
-            reason = "not part of this version" if other not in have else f"{layer.schedule} was asked for" \
-                if layer.schedule != "auto" else f"{plan.schedule} is preferred here"
-            lines.append(f"rejected   schedule {other} ({what}): {reason}")
     if hasattr(plan.executable, "explain"):
         lines += str(plan.executable.explain(B, T)).splitlines()
     if B is not None and T is not None:
