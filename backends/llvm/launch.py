@@ -17,6 +17,7 @@ from .kernel import emit_kernel
 from .vector import F32, F64
 
 TILE_BYTES = 384 * 1024        # scratch that should stay in the second-level cache
+BIG_SUMS, SUM_ROWS = 1 << 20, 256   # sums of that many elements want that many rows at a time
 MOST_BLOCKS = 16               # batch blocks with sums of their own
 SCRATCH, SEED, TRAINING = (WORDS.index(w) for w in ("scratch", "seed", "training"))
 
@@ -37,7 +38,7 @@ class Launch:
         self.tile_bytes = [b.numel * nbytes[b.kind] for b in self.kernel.scratch if b.space == "tile"]
         phases = [p for r in self.kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
         self.shares = any(p.weights for p in phases)                # rows share weights
-        self.sums = any(p.space == "sum" for p in self.kernel.ports)
+        self.sums = sum(p.numel for p in self.kernel.ports if p.space == "sum")
         self.words = HEADER + PER_PORT * len(self.kernel.ports) + PER_PACK * len(self.kernel.packs)
         self.block_type = ctypes.c_int64 * self.words
 
@@ -55,7 +56,8 @@ class Launch:
         tile = self.tile
         if tile is None:
             per_step = max(1, sum(self.tile_bytes)) * block
-            tile = max(8, min(256, TILE_BYTES // per_step))
+            least = -(-SUM_ROWS // block) if self.sums >= BIG_SUMS else 8
+            tile = max(least, min(256, TILE_BYTES // per_step))
         return block, -(-B // block), max(1, min(tile, T) if self.tile is None else tile)
 
     def header(self, B: int, T: int) -> tuple[list[int], int]:

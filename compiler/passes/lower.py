@@ -7,7 +7,7 @@ means the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...ir.build import Builder
 from ...ir.cell import Cell, Node
@@ -38,7 +38,6 @@ class Lower:
 
 
 def _renamed(cell: Cell, b: Builder, new: dict[str, str]) -> Cell:
-    from dataclasses import replace
     return replace(cell, body=tuple(b.nodes),
                    states=tuple(replace(s, init=new[s.init], next=new[s.next]) for s in cell.states),
                    outputs=tuple(replace(o, value=new[o.value]) for o in cell.outputs),
@@ -69,6 +68,8 @@ def _argmax(b: Builder, x: str, axes: tuple[int, ...]) -> str:
         place = step if place is None else b.op("add", place, step)
         stride *= shape[a].size
     hit = b.op("eq", x, _spread(b, b.reduce(x, "max", axes), shape, axes))
+    if b.type(x).kind == "real":
+        hit = b.op("or", hit, b.op("ne", x, x))  # a NaN counts as the maximum
     return b.reduce(b.op("select", hit, place, b.literal(stride, "int")), "min", axes)
 
 
