@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 
 from ...ir.cell import Cell, Node
+from ...ir.ops import OPS
 
 INF = math.inf
 ANY = (-INF, INF)
@@ -50,7 +51,7 @@ class Ranges:
     def __init__(self, cell: Cell):
         self.nodes = cell.nodes()
         self.interval: dict[str, Interval] = {}
-        self.nonfinite: set[str] = set()
+        given: set[str] = set()         # infinite because the text says so
         self.wild: set[str] = set()
         facts = {("input", p.name): p.facts for p in cell.inputs} | {("param", p.name): p.facts for p in cell.params}
         facts |= {("state", s.name): s.facts for s in cell.states}
@@ -58,17 +59,19 @@ class Ranges:
         for n in cell.body:
             if n.op in ("input", "param", "state"):
                 self.interval[n.name] = from_facts(facts[n.op, n.attr("name")])
+                wild = False
             else:
-                self.interval[n.name] = self._interval(n)
+                self.interval[n.name], wild = self._derived(n, {})
             if n.type.kind != "real":
                 continue
-            new, tame = self._unbounded(n), n.op in ("exp", "expm1", "sigmoid", "tanh")     # finite at -inf
-            if new or any(a in self.wild for a in n.args):
+            tame = n.op in ("exp", "expm1", "sigmoid", "tanh")      # finite at -inf
+            if wild:
                 self.wild.add(n.name)
-            given = n.op == "state" and n.attr("name") in infinite
-            given |= n.op == "literal" and not math.isfinite(n.attr("value"))
-            if given or n.name in self.wild or (not tame and any(a in self.nonfinite for a in n.args)):
-                self.nonfinite.add(n.name)
+            stated = n.op == "state" and n.attr("name") in infinite
+            stated |= n.op == "literal" and not math.isfinite(n.attr("value"))
+            if stated or (not tame and any(a in given for a in n.args)):
+                given.add(n.name)
+        self.nonfinite = self.wild | given
 
     def _start(self, init: str) -> float:
         n = self.nodes[init]
@@ -76,14 +79,43 @@ class Ranges:
             n = self.nodes[n.args[0]]
         return n.attr("value") if n.op == "literal" else 0.0
 
+    def _derived(self, n: Node, known: dict[str, Interval]) -> tuple[Interval, bool]:
+        """Interval and wildness of a node, where some of its ancestors are `known` better."""
+        if n.op == "select":
+            found = [self._looked_up(a, cond, 4) for a, cond in zip(n.args[1:], self._conditions(n.args[0]))]
+        else:
+            found = [self._looked_up(a, known, 4) for a in n.args]
+        xs = [interval for interval, _ in found]
+        return self._interval(n, xs), self._unbounded(n, xs) or any(wild for _, wild in found)
+
+    def _looked_up(self, name: str, known: dict[str, Interval], depth: int) -> tuple[Interval, bool]:
+        n = self.nodes[name]
+        if name in known:
+            (a, b), (c, d) = known[name], self.interval[name]
+            return (max(a, c), min(b, d)), name in self.wild
+        if not known or not depth or OPS[n.op].group != "pointwise" or n.op == "select":
+            return self.interval[name], name in self.wild
+        found = [self._looked_up(a, known, depth - 1) for a in n.args]
+        xs = [interval for interval, _ in found]
+        return self._interval(n, xs), self._unbounded(n, xs) or any(wild for _, wild in found)
+
+    def _conditions(self, cond: str) -> tuple[dict[str, Interval], dict[str, Interval]]:
+        """What a comparison with a constant says of the other side, if it holds and if not."""
+        n = self.nodes[cond]
+        if n.op not in ("lt", "le", "gt", "ge") or not math.isfinite(c := self.interval[n.args[1]][0]) or (
+                self.interval[n.args[1]] != (c, c)):
+            return {}, {}
+        below, above = {n.args[0]: (-INF, c)}, {n.args[0]: (c, INF)}
+        return (below, above) if n.op in ("lt", "le") else (above, below)
+
     # -- intervals ------------------------------------------------------------
-    def _interval(self, n: Node) -> Interval:
+    def _interval(self, n: Node, xs: list[Interval]) -> Interval:
+        """The interval of a node from its operands' (of a select: its branches')."""
         if n.type.kind == "bool":
             return 0, 1
-        xs = [self.interval[a] for a in n.args]
         match n.op, xs:
             case "literal", _:
-                return (v := n.attr("value")), v
+                return (v, v) if math.isfinite(v := n.attr("value")) else ANY
             case "neg", [(a, b)]:
                 return -b, -a
             case "abs", [(a, b)]:
@@ -99,7 +131,7 @@ class Ranges:
                 return max(a, c), max(b, d)
             case "min", [(a, b), (c, d)]:
                 return min(a, c), min(b, d)
-            case "select", [_, (a, b), (c, d)]:
+            case "select", [(a, b), (c, d)]:
                 return min(a, c), max(b, d)
             case "exp", [(a, b)]:
                 return _exp(a), _exp(b)
@@ -114,6 +146,8 @@ class Ranges:
             case "reduce", [(a, b)] if n.attr("fn") in ("max", "min"):
                 return a, b
             case ("reduce" | "fold"), [(a, b)] if n.attr("fn", "sum") == "sum":
+                if n.op == "reduce" and self._has_one(n):
+                    return 1.0, INF
                 size = n.attr("times") or self.nodes[n.args[0]].type.numel // max(1, n.type.numel)
                 return _times(a, size), _times(b, size)
             case "contract", [(a, _), (c, _)] if a >= 0 and c >= 0 and n.attr("semiring") == "sum":
@@ -124,16 +158,31 @@ class Ranges:
 
     def _below(self, x: str, y: str) -> bool:
         """Whether y is the maximum (or log-sum-exp) of x and others."""
-        n, wide = self.nodes[y], False
-        while n.op == "broadcast":
-            n, wide = self.nodes[n.args[0]], True
+        n, wide = self._source(y)
         above = n.op in ("max", "logaddexp") and not wide or n.op == "reduce" and n.attr("fn") in ("max", "lse")
         return above and x in n.args
 
+    def _source(self, name: str) -> tuple[Node, bool]:
+        """The value under broadcasts and stop_gradient, and whether it was broadcast."""
+        n, wide = self.nodes[name], False
+        while n.op in ("broadcast", "stop_gradient"):
+            n, wide = self.nodes[n.args[0]], wide or n.op == "broadcast"
+        return n, wide
+
+    def _has_one(self, n: Node) -> bool:
+        """Whether n is the sum of exp(x - max(x)), which is at least 1."""
+        e = self.nodes[n.args[0]]
+        s = self.nodes[e.args[0]] if e.op == "exp" else e
+        if s.op != "sub" or s.args[0] in self.wild:
+            return False
+        top, _ = self._source(s.args[1])
+        return (top.op == "reduce" and top.attr("fn") == "max" and top.args == s.args[:1]
+                and set(top.attr("axes")) <= set(n.attr("axes")))
+
     # -- infinities -------------------------------------------------------------
-    def _unbounded(self, n: Node) -> bool:
-        """Whether a node may be infinite or NaN at finite operands."""
-        low, high = zip(*(self.interval[a] for a in n.args)) if n.args else ((), ())
+    def _unbounded(self, n: Node, xs: list[Interval]) -> bool:
+        """Whether a node may be infinite or NaN at finite operands in `xs`."""
+        low, high = zip(*xs) if xs else ((), ())
         match n.op:
             case "exp" | "expm1":
                 return high[0] > LARGEST_EXPONENT

@@ -284,6 +284,20 @@ def test_guards_only_where_values_may_be_infinite():
     assert not [*guards("lstm"), *guards("gru"), *guards("lstm_layernorm"), *guards("delta_rule")]
 
 
+def test_a_choice_bounds_its_branches():
+    m = Make("elu")
+    b, x = m.b, m.input("x", H)
+    y = b.op("select", b.op("gt", x, b.literal(0.0)), b.op("add", x, b.literal(1.0)), b.op("exp", x))
+    z = b.op("select", b.op("gt", x, b.literal(0.0)), b.op("exp", x), x)
+    top = b.reduce(x, "max", (0,))
+    e = b.op("exp", b.op("sub", x, b.broadcast(top, (H,), ())))
+    total = b.reduce(e, "sum", (0,))
+    m.output("y", b.op("add", b.op("mul", y, z), b.broadcast(total, (H,), ())))
+    ranges = Ranges(m.cell())
+    assert y not in ranges.wild and z in ranges.wild
+    assert ranges.interval[y] == (0, INF) and ranges.interval[total] == (1, INF)
+
+
 def test_ranges_follow_facts():
     assert from_facts(("in (0, 1)",)) == (0, 1)
     assert from_facts(("<= 0",)) == (-INF, 0) and from_facts(("> -2.5",)) == (-2.5, INF)
