@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from ...ir.cell import Node
 from ...ir.ops import spec_parts
@@ -137,7 +138,7 @@ class Flow:
         while path:
             v = path[-1]
             if v == sink:
-                edges = list(zip(path, path[1:]))
+                edges = list(pairwise(path))
                 push = min(self.capacity[a][b] for a, b in edges)
                 for a, b in edges:
                     self.capacity[a][b] -= push
