@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-LARGE = 4 << 20                # bytes from which it is worth a system call
+LARGE = 1 << 20                # bytes from which it is worth a system call
 PAGE, HUGEPAGE = 4096, 14      # MADV_HUGEPAGE
 
 
