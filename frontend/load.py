@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from collections.abc import Mapping
 
 from ..ir.cell import Cell
 from ..ir.types import Span
 from . import tree as t
+from .check.builtins import BUILTINS
 from .check.cell import elaborate_cell
-from .check.scope import CellItem, Module
+from .check.functions import check_names
+from .check.scope import RESERVED, CellItem, Module
 from .check.values import Fn
 from .diagnostics import Abandon, OstinatoError, Reporter, did_you_mean, raise_error
 from .parse import parse
@@ -74,7 +77,8 @@ class Program:
         return self.cells[name]
 
 
-def elaborate(program: Program, name: str | None, dims: Mapping[str, int], options: Mapping[str, object] | None = None) -> Cell:
+def elaborate(program: Program, name: str | None, dims: Mapping[str, int],
+              options: Mapping[str, object] | None = None) -> Cell:
     """The cell `name` of a program for given sizes and header options."""
     return program.cell(name).elaborate(**dims, **(options or {}))
 
@@ -99,6 +103,9 @@ def load(source: str | PathLike, check: bool = True) -> Program:
         for name, item in module.cells.items():
             if name in own:
                 check_cell(item, reporter)
+        for name, fn in module.functions.items():
+            if name in own and name not in module.used:
+                check_names(fn, reporter, BUILTINS)
         reporter.check()
     return Program(
         module.file, {n: CellDef(n, c, loader.sources) for n, c in module.cells.items() if n in own},
@@ -165,19 +172,13 @@ class _Loader:
         module = Module(file.name)
         for item in file.items:
             if isinstance(item, t.Import):
-                try:
+                with suppress(Abandon):
                     self.import_(module, item, folder)
-                except Abandon:
-                    for name in item.names:        # seen as defined, so that uses give no further errors
-                        module.missing.add(name)
             else:
                 self.enter(module, item.name, item, item.head if isinstance(item, t.Cell) else item.span)
         return module
 
     def enter(self, module: Module, name: str, item, span: Span) -> None:
-        from .check.builtins import BUILTINS
-        from .check.scope import RESERVED
-
         if name in RESERVED or name in BUILTINS:
             self.reporter.error("reserved_name" if name in RESERVED else "shadows_builtin", span, name=name)
             return

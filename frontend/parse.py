@@ -9,9 +9,9 @@ which lets the rest of the front end recurse freely.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from collections.abc import Iterator
 
 from lark import Lark, Token, Transformer_NonRecursive, UnexpectedInput, v_args
 

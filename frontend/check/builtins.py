@@ -6,8 +6,8 @@ A handler gets the bound `Call` and gives a value. Pointwise functions live in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from .. import tree as t
 from . import draws, pointwise, reductions, structure

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from collections.abc import Mapping
 
 from ...ir.build import Builder
 from ...ir.cell import Cell, Node, Output, Param, State
@@ -14,17 +14,19 @@ from ...ir.types import Dim
 from .. import tree as t
 from ..diagnostics import Abandon, Reporter, did_you_mean
 from .builtins import BUILTINS
-from .context import Context, StateRecord
+from .context import Context
 from .dims import Poly
 from .instance import Instance
 from .ports import Parameter
+from .records import StateRecord
 from .scope import CellItem
 from .values import Lib, Num, Val, Value
 
 STACK = 20_000      # Python frames: the context bounds the depth of evaluation to well below
 
 
-def elaborate_cell(item: CellItem, arguments: Mapping[str, object], reporter: Reporter, sample: bool = False) -> Cell | None:
+def elaborate_cell(item: CellItem, arguments: Mapping[str, object], reporter: Reporter,
+                   sample: bool = False) -> Cell | None:
     """Elaborate one cell. `arguments`: header arguments: whole numbers for
     dimensions, numbers, names of functions. Errors are collected in `reporter`
     (then the result is None); `sample` leaves out those that depend on sizes."""

@@ -4,17 +4,16 @@ the rules by which values meet: kinds, alignment of axes by name, casts.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NoReturn
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from typing import NoReturn
 
 from ...ir.build import Builder
-from ...ir.cell import Node
 from ...ir.ops import OPS
 from ...ir.types import INT, Dim, Span, Type
 from ..diagnostics import Abandon, Reporter, did_you_mean
 from .dims import Dims
+from .records import Drawing, StateRecord, head
 from .scope import RESERVED, Scope
 from .values import List, Many, Num, Val, Value, show
 
@@ -23,26 +22,6 @@ MOST_STEPS = 100_000        # expressions evaluated, so that no text can unroll 
 LONGEST_LAG = 1024
 MOST_ELEMENTS = 2**40
 RANK = {"bool": 0, "int": 1, "real": 2}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """Inside `name ~ dist`: the declared type, if any (with the heads axis), and the heads."""
-
-    type: Type | None
-    heads: Dim | None
-
-
-@dataclass(frozen=True)
-class StateRecord:
-    """A state of the cell; the nodes of its initial value and of its value at [t] are found when needed."""
-
-    name: str
-    type: Type
-    init: Callable[[], str]
-    next: Callable[[], str]
-    facts: tuple[str, ...] = ()
-    span: Span | None = None
 
 
 class Context:
@@ -71,6 +50,10 @@ class Context:
         """An error that depends on sizes: nothing happens while sizes are made up."""
         if not self.sample:
             self.reporter.fail(name, span, **fields)
+
+    def fail_static(self, span: Span, what: str) -> NoReturn:
+        """An initial value reads `what`, which is not known then."""
+        self.fail("init_not_static", span, name=self.resolving[-1] if self.resolving else "this", what=what)
 
     def abandon(self) -> NoReturn:
         raise Abandon
@@ -303,22 +286,3 @@ class Context:
         poly = x.poly if x.poly is not None else (
             Poly.const(size) if float(x.value).is_integer() else Poly.atom(text))
         return self.dims.dim(poly, size)
-
-
-def head(span: Span, name: str) -> Span:
-    """The name at the beginning of a declaration's span."""
-    return Span(span.file, span.line, span.column, span.line, span.column + len(name))
-
-
-def is_static(b: Builder, node: str) -> Node | None:
-    """The first node under `node` that is no function of params and literals, or None."""
-    stack, seen = [node], set()
-    while stack:
-        n = b.by_name[stack.pop()]
-        if n.name in seen:
-            continue
-        seen.add(n.name)
-        if n.op in ("input", "state", "random", "training"):
-            return n
-        stack.extend(n.args)
-    return None

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ...ir.types import Span
 from .. import tree as t
+from ..diagnostics import Reporter, did_you_mean
 from .block import Block
 from .calls import bind
 from .context import Context
 from .expr import evaluate
-from .numbers import number
-from .scope import Scope
-from .values import Fn, Lib, List, Many, Num, Val, Value, describe, show
+from .scope import RESERVED, Scope
+from .values import Fn, List, Many, Num, Val, Value, show
 
 
 def inline(cx: Context, scope: Scope, fn: Fn, e: t.Call) -> Value:
     """The value of `fn(args)`: the body elaborated in a scope that sees the arguments only."""
     item = fn.item
+    fn.module.used.add(fn.name)
     if e.loop:
         cx.fail("generator_misplaced", e.span)
     if fn.name in cx.calling:
@@ -56,6 +59,19 @@ def _body(cx: Context, caller: Scope, fn: Fn, given: dict[str, Value], span: Spa
     if item.derivative is not None:
         return _overridden(cx, scope, fn, results)
     return results[0] if len(results) == 1 else Many(tuple(results), fn.name)
+
+
+def check_names(fn: Fn, reporter: Reporter, builtins: Iterable[str]) -> None:
+    """Errors in a function that nothing calls: names that mean nothing."""
+    item, module = fn.item, fn.module
+    nodes = list(t.walk(item))
+    own = {p.name for p in item.params} | {x.name for d in item.defines for x in d.targets}
+    own |= {d.id for p in item.params if p.type for d in p.type.dims if isinstance(d, t.Name)}
+    own |= {n.loop.var for n in nodes if isinstance(n, t.Call) and n.loop}
+    known = {*own, *module.functions, *builtins, *RESERVED}
+    for n in nodes:
+        if isinstance(n, t.Name) and n.id not in known:
+            reporter.error("unknown_name", n.span, name=n.id, help=did_you_mean(n.id, known))
 
 
 def _bind_dims(cx: Context, scope: Scope, fn: Fn, given: dict[str, Value], span: Span) -> None:
@@ -123,6 +139,3 @@ def _overridden(cx: Context, scope: Scope, fn: Fn, results: list[Value]) -> Val 
     if items[0].type != (y.type if y.shape else items[0].type):
         cx.fail("shape_mismatch", item.span, what="`derivative`", left=show(y.shape), right=show(items[0].shape))
     return cx.op("custom_grad", *items, span=item.span)
-
-
-__all__ = ["inline", "Lib", "describe", "number"]

@@ -91,8 +91,8 @@ def _poly(op: str, a: Num, b: Num, value) -> Poly | None:
 
 def _text(p: Poly) -> str:
     """As an operand: in parentheses if it is more than a number or a name."""
-    one = p.constant is not None and p.constant >= 0 or len(p.terms) == 1 and p.terms[0][1] == 1 and len(p.terms[0][0]) == 1
-    return str(p) if one else f"({p})"
+    digits_or_name = str(p).replace(".", "").replace("_", "").isalnum()
+    return str(p) if digits_or_name else f"({p})"
 
 
 def _exp(x: float) -> float:

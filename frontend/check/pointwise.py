@@ -121,7 +121,8 @@ def extreme(c: Call, op: str, a: Num | Val, b: Num | Val) -> Num | Val:
     if isinstance(a, Num) and isinstance(b, Num):
         pick = max if op == "max" else min
         out = pick(a, b, key=lambda n: n.value)
-        return Num(out.value, out.poly if a.poly == b.poly or out.poly is None or out.poly.constant is not None else None)
+        known = a.poly == b.poly or all(n.poly is not None and n.poly.constant is not None for n in (a, b))
+        return out if known else Num(out.value)
     items = c.cx.same_kind([a, b], c.span, f"`{op}`", "int")
     return c.cx.op(op, *items, span=c.span)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from ...ir.types import Span, Type
 from .. import tree as t
 from .block import Equation
-from .context import Drawing, StateRecord, is_static
-from .expr import evaluate, lag_of, mentions
+from .brackets import lag_of, mentions
+from .expr import evaluate
+from .records import Drawing, StateRecord, is_static
 from .scope import Entity, Scope
 from .types import Declared
 from .values import Val, Value
@@ -49,8 +50,7 @@ class Port(Entity):
 
     def no_init(self, span: Span) -> None:
         if self.cx.init_region:
-            self.cx.fail("init_not_static", span, name=self.cx.resolving[-1] if self.cx.resolving else self.name,
-                         what=f"`{self.name}`, which is {self.role}")
+            self.cx.fail_static(span, f"`{self.name}`, which is {self.role}")
 
 
 class Input(Port):
@@ -107,7 +107,8 @@ class State(Port):
     def initial(self) -> Value:
         cx, d = self.cx, self.declared
         with cx.step(self.decl.value.span):
-            v = cx.coerce(evaluate(cx, self.instance.scope, self.decl.value), d.type, d.heads, self.name, self.decl.span)
+            x = evaluate(cx, self.instance.scope, self.decl.value)
+            v = cx.coerce(x, d.type, d.heads, self.name, self.decl.span)
         n = is_static(cx.b, v.node)
         if n is not None:
             what = {"input": "the input", "state": "the state", "random": "a draw"}.get(n.op, "")

@@ -6,9 +6,9 @@ A scope maps names to values (numbers, tensors, functions) or to entities
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from collections.abc import Iterator
 
 from ...ir.types import Dim, Span
 from .. import tree
@@ -27,7 +27,7 @@ class Module:
     file: str
     functions: dict[str, Fn] = field(default_factory=dict)
     cells: dict[str, CellItem] = field(default_factory=dict)
-    missing: set[str] = field(default_factory=set)      # imported, but not found
+    used: set[str] = field(default_factory=set)         # functions inlined so far, so checked
 
     def names(self) -> Iterator[str]:
         yield from self.functions

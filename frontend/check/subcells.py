@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from ...ir.types import Span
 from .. import tree as t
 from .block import Equation
+from .brackets import lag_of, mentions
 from .calls import bind
 from .context import Context
-from .expr import evaluate, lag_of, mentions
+from .expr import evaluate
 from .scope import CellItem, Entity, Failed, Scope
 from .types import Declared
 from .values import Many, Num, Val, Value, show
@@ -107,8 +108,7 @@ class SubCells(Entity):
         if len(axes) > 1:
             cx.fail("axis_not_allowed", e.span, name=self.name)
         if cx.init_region:
-            cx.fail("init_not_static", e.span, name=cx.resolving[-1] if cx.resolving else self.name,
-                    what=f"the sub-cell `{self.name}`")
+            cx.fail_static(e.span, f"the sub-cell `{self.name}`")
         inst = self.pick(cx, scope, axes[0] if axes else None, e.callee.span)
         if inst.called is not None:
             cx.fail("called_twice", e.span, name=inst.prefix[:-1])
@@ -193,7 +193,7 @@ class Member(Entity):
         if lag < 0:
             cx.fail("future_read", span, name=full, lag=-lag)
         if cx.init_region:
-            cx.fail("init_not_static", span, name=cx.resolving[-1] if cx.resolving else full, what=f"`{full}`")
+            cx.fail_static(span, f"`{full}`")
         if self.state is not None:
             if lag == 0 and self.inst.called is None:
                 self.owner.find_call(self.inst)

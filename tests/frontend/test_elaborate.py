@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-
 from ostinato.frontend.diagnostics import OstinatoError
 from ostinato.frontend.load import elaborate, load
 from ostinato.ir.interp import initial_params, run
@@ -583,3 +582,9 @@ def test_texts_that_would_run_away(source):
         load(source)
     except OstinatoError as e:
         assert e.diagnostics
+
+
+def test_functions_that_nothing_calls_are_checked():
+    with pytest.raises(OstinatoError, match="`yy` is not defined"):
+        load("fn f(x: [A], w) {\n z = A * x\n return z + yy\n}\n")
+    load("fn f(x: [A], w) {\n z = A * sum(x[j] * w for j in 3)\n return -z\n}\n")

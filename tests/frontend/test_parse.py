@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from lark import Lark
-
 from ostinato.frontend import parse as module
 from ostinato.frontend import tree as t
 from ostinato.frontend.diagnostics import OstinatoError
