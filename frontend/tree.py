@@ -7,8 +7,8 @@ the tree (`File.comments`), by line and column, for the formatter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
 from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 
 from ..ir.types import Span
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ...ir.types import Dim, Span
 from .. import tree as t
+from ..diagnostics import Abandon
 from .block import Block, Equation
 from .context import Context
 from .expr import evaluate
@@ -78,16 +79,20 @@ class Instance(Block):
         if not cx.may_define(scope, d.name, d.span):
             scope.names.setdefault(d.name, Failed())
             return
-        scope.names[d.name] = Failed()
-        type = declared(cx, scope, d.type, d.name, self.own_heads, self.cell)
+        try:        # until it is complete the name is unknown, so that `x: [x]` is an error
+            port = self.port(s, d)
+        except Abandon:
+            scope.names[d.name] = Failed()
+            raise
+        scope.names[d.name] = port
+
+    def port(self, s: t.Declare, d: t.Decl) -> Port:
+        cx = self.cx
+        type = declared(cx, self.scope, d.type, d.name, self.own_heads, self.cell)
         if s.draw is not None and s.role != "param":
             cx.fail("random_here", s.draw.span)
         if d.indices and s.role in ("input", "state"):
             cx.fail("const_formula", d.span, name=d.name, indices=len(d.indices), shape=show(type.type.shape))
-        scope.names[d.name] = self.port(s, d, type)
-
-    def port(self, s: t.Declare, d: t.Decl, type: Declared) -> Port:
-        cx = self.cx
         match s.role:
             case "input":
                 port = Input(self, d, type, self.default(d))

@@ -67,7 +67,8 @@ def _apply(op: str, x, y):
 
 def _poly(op: str, a: Num, b: Num, value) -> Poly | None:
     p, q = a.poly, b.poly
-    if p is None or q is None or isinstance(value, float) and not value.is_integer():
+    whole = not isinstance(value, float) or value.is_integer()
+    if p is None or q is None or not whole and (op != "/" or p.constant is not None):
         return None
     match op:
         case "+":
@@ -85,7 +86,7 @@ def _poly(op: str, a: Num, b: Num, value) -> Poly | None:
         case _:
             if p.constant is not None and q.constant is not None:
                 return Poly.const(int(value))
-            out = Poly.atom(f"{_text(p)}{op}{_text(q)}")
+            out = Poly.atom(f"{_text(p)}{'//' if op == '/' else op}{_text(q)}")    # H/2, where whole, is H//2
     return out if out.manageable() and len(str(out)) < 200 else None
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...ir.types import Span
 from .. import tree as t
+from ..diagnostics import Abandon
 from .block import Equation
 from .brackets import lag_of, mentions
 from .calls import bind
@@ -37,9 +38,12 @@ class SubCells(Entity):
         cx, scope = parent.cx, parent.scope
         if not cx.may_define(scope, use.name, use.span):
             return
-        scope.names[use.name] = Failed()
         self = SubCells(parent, use)
-        self.build()
+        try:
+            self.build()
+        except Abandon:
+            scope.names[use.name] = Failed()
+            raise
         scope.names[use.name] = self
         parent.subcells.append(self)
 
