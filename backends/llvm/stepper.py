@@ -4,12 +4,13 @@ block is laid out once, and a call fills in addresses only."""
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Sequence
 
 import torch
 from torch import Tensor
 
-from .frame import HEADER, PER_PORT
+from .frame import ALIGN, HEADER, PER_PORT
 from .launch import SCRATCH, SEED, TRAINING, Launch
 
 
@@ -21,9 +22,10 @@ class Stepper:
                  outputs: Sequence[tuple[tuple[int, ...], torch.dtype]],
                  states: Sequence[tuple[tuple[int, ...], torch.dtype]]):
         self.function = launch.function
-        self.outputs = [((B, *shape), dtype) for shape, dtype in outputs]
-        self.states = [((B, *shape), dtype) for shape, dtype in states]
-        header, self.scratch = launch.header(B, 1)
+        # patterns for empty_like, which is the cheapest way to a tensor
+        self.results = [torch.empty(B, *shape, dtype=dtype) for shape, dtype in (*outputs, *states)]
+        self.n_outputs, self.own = len(outputs), threading.local()
+        header, self.nbytes = launch.header(B, 1)
         words = list(header)
         for port in launch.kernel.ports:        # contiguous [B, (1,) *shape]
             inner = port.numel
@@ -42,12 +44,14 @@ class Stepper:
         for x in given:
             if not x.is_contiguous():
                 return None
-        outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in self.outputs]
-        finals = [torch.empty(shape, dtype=dtype) for shape, dtype in self.states]
-        scratch = torch.empty(self.scratch, dtype=torch.uint8)
+        results = [torch.empty_like(x) for x in self.results]
+        scratch = getattr(self.own, "scratch", None)
+        if scratch is None:                     # one per thread: steps of several threads may run at once
+            scratch = self.own.scratch = torch.empty(self.nbytes, dtype=torch.uint8)
+            self.own.start = -(-scratch.data_ptr() // ALIGN) * ALIGN
         block = self.block.from_buffer_copy(self.template)
-        block[SEED], block[TRAINING], block[SCRATCH] = seed, training, -(-scratch.data_ptr() // 64) * 64
-        for slot, x in zip(self.slots, (*given, *outputs, *finals)):
+        block[SEED], block[TRAINING], block[SCRATCH] = seed, training, self.own.start
+        for slot, x in zip(self.slots, (*given, *results)):
             block[slot] = x.data_ptr()
         self.function(block)
-        return outputs, finals
+        return results[:self.n_outputs], results[self.n_outputs:]
