@@ -147,19 +147,19 @@ def _paint(text: str, style: str) -> str:
 def _block(d: Diagnostic, sources: Mapping[str, str], paint) -> list[str]:
     spans = [s for s in (d.span, *(s for s, _ in d.notes)) if s]
     margin = max((len(str(s.end_line)) for s in spans), default=1)
-    out = [paint(f"error[{d.code}]", "error") + paint(f": {d.message}", "bold")]
+    out = [paint(f"error[{d.code}]", "error") + paint(f": {_clean(d.message)}", "bold")]
     if d.span:
         out += _excerpt(d.span, sources, margin, "^", "error", "", paint)
     for span, message in d.notes:
-        out += _excerpt(span, sources, margin, "-", "dim", message, paint)
+        out += _excerpt(span, sources, margin, "-", "dim", _clean(message), paint)
     if d.help:
-        out.append(" " * margin + paint(" = help: ", "help") + d.help)
+        out.append(" " * margin + paint(" = help: ", "help") + _clean(d.help))
     return out
 
 
 def _excerpt(s: Span, sources: Mapping[str, str], margin: int, mark: str, style: str, label: str, paint) -> list[str]:
     gutter = lambda text="": paint(f"{text:>{margin}} |", "dim")
-    out = [" " * margin + paint("--> ", "dim") + f"{s.file}:{s.line}:{s.column}"]
+    out = [" " * margin + paint("--> ", "dim") + f"{_clean(s.file)}:{s.line}:{s.column}"]
     if s.file not in sources:
         return out + ([f"{' ' * margin} = {label}"] if label else [])
     lines = sources[s.file].split("\n")
@@ -193,8 +193,8 @@ def _display(text: str, first: int, last: int) -> tuple[str, int, int]:
         c = text[i]
         if c == "\t":
             c = " " * (TAB - column % TAB)
-        elif unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-            c = "\ufffd"
+        else:
+            c = _clean(c)
         column += _columns(c)
         if first <= i < last:
             width += _columns(c)
@@ -202,6 +202,11 @@ def _display(text: str, first: int, last: int) -> tuple[str, int, int]:
     if first >= end:
         at = column
     return shown + ("..." if end < len(text) else ""), at, max(1, width)
+
+
+def _clean(text: str) -> str:
+    """Without characters that a terminal would obey, or that cannot be encoded."""
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
 
 
 def _columns(c: str) -> int:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import NoReturn
 
 from ..ir.cell import Cell
 from ..ir.types import Span
@@ -136,10 +137,10 @@ class _Loader:
         return self.module(parse(source, TEXT), None)
 
     def file(self, path: Path, span: Span | None) -> Module:
-        if "\0" in str(path):
-            self.reporter.error("file_not_found", span, file=str(path))
-            self.reporter.check()
-        key = path.resolve()
+        try:
+            key = path.resolve()
+        except (OSError, ValueError, RuntimeError):     # characters that no file name has, a loop of links
+            self.missing(path, span)
         if key in self.open:
             names = [p.name for p in self.open[self.open.index(key):]] + [path.name]
             self.reporter.fail("import_cycle", span, path=" -> ".join(names))
@@ -159,9 +160,15 @@ class _Loader:
         try:
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            error, fields = "bad_encoding", {}
+            self.refuse("bad_encoding", span)
         except (OSError, ValueError):
-            error, fields = ("import_not_found" if span else "file_not_found"), {"file": str(path)}
+            self.missing(path, span)
+
+    def missing(self, path: Path, span: Span | None) -> NoReturn:
+        self.refuse("import_not_found" if span else "file_not_found", span, file=str(path))
+
+    def refuse(self, error: str, span: Span | None, **fields: str) -> NoReturn:
+        """Give up a file: the import at `span`, or the whole load."""
         self.reporter.error(error, span, **fields)
         if span is None:
             self.reporter.check()

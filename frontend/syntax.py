@@ -17,7 +17,7 @@ from .diagnostics import Diagnostic, OstinatoError, diagnostic
 from .scan import CLOSING, CONTINUES, ITEM_WORDS, OPENING, STATEMENT_WORDS, Tok, logical_lines, scan
 
 MOST_ERRORS = 10
-LONG = 100_000          # of longer texts only the first error is reported
+LONG = 20_000          # of longer texts only the first error is reported
 
 
 def syntax_errors(error: UnexpectedInput, text: str, file: str) -> OstinatoError:

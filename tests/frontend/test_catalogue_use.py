@@ -8,7 +8,7 @@ import pytest
 from ostinato.frontend.errors import CATALOGUE
 
 ROOT = Path(__file__).parent.parent.parent
-REPORTING = {"error", "fail", "fail_sized", "unknown", "diagnostic", "raise_error", "fail_targets"}
+REPORTING = {"error", "fail", "fail_sized", "unknown", "diagnostic", "raise_error", "fail_targets", "refuse"}
 FILES = [p for folder in ("frontend", "runtime", "compiler", "backends") for p in sorted((ROOT / folder).rglob("*.py"))]
 
 

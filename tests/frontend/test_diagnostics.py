@@ -130,3 +130,9 @@ def test_the_catalogue():
         fields = set(re.findall(r"(?<!{){(\w+)}", e.message + (e.help or "")))
         filled = (e.message + (e.help or "")).format(**dict.fromkeys(fields, "X"))
         assert not re.search(r"\b(token|terminal|Lark|None|LSQB|RPAR|EQUAL)\b", filled), name
+
+
+def test_messages_can_always_be_printed():
+    out = render([Diagnostic("E0816", Span("a\x1b\n", 1, 1, 1, 2), "there is no file \ud800\x07", "\u202e",
+                             ((Span("f", 1, 1, 1, 2), "\x00"),))], {"f": "x"})
+    assert out.encode() and out.count("\ufffd") == 6

@@ -29,7 +29,7 @@ def test_the_zoo_is_formatted(path):
 
 def test_mutated_programs_that_parse():
     kept = 0
-    for seed in range(400):
+    for seed in range(250):
         text = mutate.mutant(seed)
         try:
             parse(text)
@@ -37,7 +37,7 @@ def test_mutated_programs_that_parse():
             continue
         kept += 1
         check(text)
-    assert kept > 100
+    assert kept > 60
 
 
 def test_squeezed_and_stretched_programs():

@@ -121,7 +121,7 @@ def test_deep_nesting_is_refused():
 def test_mutants_never_show_the_parsers_inside():
     names = "|".join({*SIGNS, "_NL", r"\$END", "__ANON", "Unexpected", "Traceback"})
     broken = 0
-    for seed in range(400):
+    for seed in range(250):
         text = mutate.mutant(seed)
         try:
             parse(text)
@@ -132,4 +132,4 @@ def test_mutants_never_show_the_parsers_inside():
             assert str(e)
             for d in e.diagnostics:
                 assert 1 <= d.span.line <= text.count("\n") + 1 and d.span.column >= 1
-    assert broken > 100
+    assert broken > 60

@@ -41,7 +41,8 @@ def attempt(text: str) -> str:
     try:
         program = load(text)
         assert parse(format_source(text)).items == parse(text).items
-        sizes = {k: int(v) for k, v in re.findall(r"\b(\w{1,9})=(\d{1,3})\b", (re.findall("# sizes: (.*)", text) or [""])[0])}
+        line = (re.findall("# sizes: (.*)", text) or [""])[0]
+        sizes = {k: int(v) for k, v in re.findall(r"\b(\w{1,9})=(\d{1,3})\b", line)}
         for cell in program.cells.values():
             verify(cell.elaborate(**sizes))
         return "accepted"
@@ -77,7 +78,9 @@ def test_ten_thousand_mutants(batch):
 @pytest.mark.parametrize("text", [
     "", "\n", "#", "{", "}", "cell", "\x00", "\x00\n{", "\ufeffcell a() {\n}\n", "cell a() {\n}", "a\nb", "/", ".", "~",
     "x" * 100_000, "x\n" * 50_000, "{" * 20_000, "cell a() { " * 3000, "fn f(x) = " + "x + " * 20_000 + "x\n",
-    "import a from \"\x00\"\n", "import a from \".\"\n", "import a from \"/\"\n", "import a from \"a.ost\"\n" * 1000,
+    "\ud800", "import a from \"\x00\"\n", "import a from \"\ud800\"\n",
+    "cell a(H) {\n  input  x: [x]\n  state  s: [s] = 0\n  use    f = a(f)\n  y = y\n  output z: [z] = z\n}\n",
+    "import a from \".\"\n", "import a from \"/\"\n", "import a from \"a.ost\"\n" * 1000,
     "cell a(H) {\n  input  x: [H]\n  output y: [H] = x[t" + "-1" * 5000 + "]\n}\n",
     "cell a(H) {\n  input  x: [H]\n  output y: [H] = x[t-1000000000000]\n}\n",
     "cell a(H) {\n  input  x: [H]\n  output y: [H] = x[t-4000]\n}\n",
