@@ -7,6 +7,7 @@ local derivatives themselves are torch's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -99,7 +100,7 @@ class Systems(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, ct):
-        dead = (ct == 0).reshape(ct.shape[0], -1).all(1)
+        dead = (ct == 0).reshape(ct.shape[0], math.prod(ct.shape[1:])).all(1)   # also for no system at all
         with torch.enable_grad():
             xs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
             grads = torch.autograd.grad(ctx.fn(*xs), xs, ct)
