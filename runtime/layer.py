@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ..frontend.diagnostics import did_you_mean
 from ..ir import interp
 from ..ir.cell import Cell
+from . import direct, stages
 from . import recur as operators
-from . import stages
 from .import_torch import matching_weights
 from .plan import Plan, get
 from .ports import arrange, check_inputs, check_state, fail, match, port, ports, torch_dtype
@@ -147,8 +147,7 @@ class Layer(nn.Module):
         """
         xs, state = self._arguments(inputs, state, named)
         (B,) = check_inputs(self._inputs, xs, "B", self._device)
-        plain = self._fast is not None and all(type(x) is Tensor for x in xs)
-        if not plain or torch.compiler.is_compiling() or self._needs_grad(xs, state):
+        if self._fast is None or self._needs_grad(xs, state) or not direct.possible(xs, state.values()):
             outputs, finals = self._run([x.unsqueeze(1) for x in xs], state, seed, B)
             return self._pack([y[:, 0] for y in outputs]), dict(zip(self.state_names, finals))
         params, start = self._static()
@@ -196,7 +195,11 @@ class Layer(nn.Module):
         params, start = self._derive()
         states = self._initial(state, start, B)
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*xs, *params, *states))
-        flat = torch.ops.ostinato.recur(self._plan.key, xs, params, states, self._seed_for(seed), self.training, keep)
+        seed = self._seed_for(seed)
+        if direct.possible(xs, params, states):
+            flat = direct.run(self._plan, (xs, params, states), operators.number(seed), self.training, keep)
+        else:
+            flat = torch.ops.ostinato.recur(self._plan.key, xs, params, states, seed, self.training, keep)
         return flat[:self._n_out], flat[self._n_out:self._n_out + len(self._states)]
 
     def _derive(self) -> tuple[list[Tensor], list[Tensor]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..backends.recording import recording
 from ..ir.cell import Cell
-from .plan import Plan, find
+from .plan import Meta, Plan, find
 from .ports import fail
 
 
@@ -75,20 +75,24 @@ def recur_backward(key: str, inputs: list[Tensor], params: list[Tensor], states:
                    d_outputs: list[Tensor], d_finals: list[Tensor], seed: Tensor | None,
                    training: bool) -> list[Tensor]:
     """Gradients of the real inputs, params and states, from those of the real outputs and final states."""
-    plan = find(key)
-    try:
-        dx, dp, ds = plan.executable.backward(
-            inputs, params, states, tape, _spread(d_outputs, _real(plan.output_meta)),
-            _spread(d_finals, _real(plan.state_meta)), seed=number(seed), training=training)
-    except NotImplementedError as missing:
-        refuse(plan, missing)
-    return [d for group, reals in zip((dx, dp, ds), plan.reals) for d, real in zip(group, reals) if real]
+    return gradients(find(key), (inputs, params, states), tape, d_outputs, d_finals, number(seed), training)
 
 
 @torch.library.register_fake("ostinato::recur_backward")
 def _(key, inputs, params, states, tape, d_outputs, d_finals, seed, training):
     return [x.new_empty(x.shape) for group, reals in zip((inputs, params, states), find(key).reals)
             for x, real in zip(group, reals) if real]
+
+
+def gradients(plan: Plan, groups: Sequence[list[Tensor]], tape: list[Tensor], d_outputs: list[Tensor],
+              d_finals: list[Tensor], seed: int, training: bool) -> list[Tensor]:
+    """The work of `recur_backward`."""
+    try:
+        found = plan.executable.backward(*groups, tape, _spread(d_outputs, _real(plan.output_meta)),
+                                         _spread(d_finals, _real(plan.state_meta)), seed=seed, training=training)
+    except NotImplementedError as missing:
+        refuse(plan, missing)
+    return [d for group, reals in zip(found, plan.reals) for d, real in zip(group, reals) if real]
 
 
 def _real(meta: Sequence[tuple]) -> list[bool]:
@@ -105,7 +109,7 @@ def _setup(ctx, inputs, output) -> None:
     key, xs, ps, ss, seed, training, keep = inputs
     ctx.set_materialize_grads(False)
     ctx.keep = keep
-    ctx.key, ctx.training, ctx.seed, ctx.lead = key, training, seed, xs[0].shape[:2]
+    ctx.key, ctx.training, ctx.seed = key, training, seed
     ctx.counts = len(xs), len(ps), len(ss)
     ctx.save_for_backward(*xs, *ps, *ss, *output[_ends(key):])
 
@@ -116,24 +120,27 @@ def _ends(key: str) -> int:
     return len(plan.output_meta) + len(plan.state_meta)
 
 
+def cotangents(plan: Plan, groups: Sequence[list[Tensor]],
+               grads: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+    """Those of the real outputs and of the real final states. Where nothing
+    flows back: one zero of a value's shape, repeated by its strides."""
+    B, T = groups[0][0].shape[:2]
+    like = next(x for group in groups for x in group if x.is_floating_point())
+
+    def pick(grads: Sequence[Tensor | None], meta: Sequence[Meta], lead: tuple[int, ...]) -> list[Tensor]:
+        return [like.new_zeros(sizes, dtype=dtype).expand(*lead, *sizes) if d is None else d
+                for d, (sizes, dtype) in zip(grads, meta) if dtype.is_floating_point]
+
+    return pick(grads, plan.output_meta, (B, T)), pick(grads[len(plan.output_meta):], plan.state_meta, (B,))
+
+
 def _backward(ctx, grads):
     plan = find(ctx.key)
     saved = list(ctx.saved_tensors)
     groups = [[saved.pop(0) for _ in range(n)] for n in ctx.counts]
     if not ctx.keep:
         saved = torch.ops.ostinato.recur(ctx.key, *groups, ctx.seed, ctx.training, True)[_ends(ctx.key):]
-    B, T = ctx.lead
-    like = next(x for x in (*groups[0], *groups[1], *groups[2]) if x.is_floating_point())
-
-    def cotangent(d: Tensor | None, lead: tuple, sizes: tuple, dtype: torch.dtype) -> Tensor:
-        # Where nothing flows back: one zero of a value's shape, repeated by its strides.
-        return like.new_zeros(sizes, dtype=dtype).expand(*lead, *sizes) if d is None else d
-
-    n = len(plan.output_meta)
-    d_outputs = [cotangent(d, (B, T), sizes, dtype) for d, (sizes, dtype) in zip(grads, plan.output_meta)
-                 if dtype.is_floating_point]
-    d_finals = [cotangent(d, (B,), sizes, dtype) for d, (sizes, dtype) in zip(grads[n:], plan.state_meta)
-                if dtype.is_floating_point]
+    d_outputs, d_finals = cotangents(plan, groups, grads)
     found = iter(torch.ops.ostinato.recur_backward(ctx.key, *groups, saved, d_outputs, d_finals, ctx.seed,
                                                    ctx.training))
     dx, dp, ds = ([next(found) if real else None for real in reals] for reals in plan.reals)

@@ -8,8 +8,10 @@ import pytest
 import torch
 from ostinato.frontend.diagnostics import OstinatoError
 from ostinato.ir import interp
+from ostinato.runtime import direct
 from ostinato.runtime.layer import Layer
 from torch._subclasses import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 
 
 @pytest.fixture
@@ -328,3 +330,29 @@ def test_functional_call_and_parametrisation(lstm):
     y, _ = lstm(x)
     y.sum().backward()
     assert lstm.parametrizations.R.original1.grad is not None
+
+
+def test_checkpointing(lstm):
+    x = randn(2, 4, 3, requires_grad=True)
+    y = checkpoint(lambda x: lstm(x)[0], x, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x), torch.autograd.grad(lstm(x)[0].sum(), x))
+
+
+def test_the_operator_and_the_direct_call_agree(counter, monkeypatch):
+    x, k = randn(2, 4, 3, requires_grad=True), torch.randint(0, 5, (2, 4))
+
+    def results():
+        y, state = counter(x, k)
+        return (*y, *state.values(), *torch.autograd.grad(y.total.sum() + state["s"].sum(), [x, param(counter, "s0")]))
+
+    direct_call = results()
+    monkeypatch.setattr(direct, "possible", lambda *_: False)
+    torch.testing.assert_close(direct_call, results())
+
+
+def test_parameters_may_not_change_before_the_backward_pass(lstm):
+    y = lstm(randn(2, 4, 3))[0].sum()
+    with torch.no_grad():
+        lstm.W.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
