@@ -10,7 +10,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Buffer, Kernel
-from .loops import I64, i64
+from .loops import i64
 from .memory import memory_type, size_of
 
 WORDS = ("B", "T", "tile", "block", "blocks", "heads", "threads", "slots", "seed", "training", "scratch",

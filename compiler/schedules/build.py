@@ -11,24 +11,20 @@ from dataclasses import replace
 
 from ...ir.cell import Cell
 from ...ir.types import Dim
-from ..passes.dce import Dce
+from ..analysis.domains import has_weights
+from ..passes.dce import Dce, live
 from ..passes.lower import Lower
 from .heads import strip
 from .kernel import Buffer, Kernel
-from .sequential import Scratch, build_run, has_weights, parts
+from .sequential import Scratch, build_run
 
 
 def recomputes(cell: Cell) -> bool:
     """Whether running the steps again is cheaper than keeping their values:
     no product with a parameter is needed to get from state to state."""
-    nodes, part = cell.nodes(), parts(cell)
-    needed, todo = set(), [s.next for s in cell.states]
-    while todo:
-        n = todo.pop()
-        if n not in needed:
-            needed.add(n)
-            todo += nodes[n].args
-    return bool(cell.states) and not any(has_weights(nodes[n], nodes) and part[n] != "post" for n in needed)
+    nodes = cell.nodes()
+    needed = live(cell.body, [s.next for s in cell.states])
+    return bool(cell.states) and not any(has_weights(nodes[n], nodes) for n in needed)
 
 
 def forward_kernel(cell: Cell, name: str, *, packing: bool = True, checkpoint: bool = False) -> Kernel:

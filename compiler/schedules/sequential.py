@@ -9,43 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...ir.cell import Cell, Node
+from ...ir.cell import Cell
+from ..analysis.domains import domains
+from .hazards import doubled
 from .kernel import Buffer, Part, Run
 from .phases import Planner
-from .hazards import doubled
 from .sums import SumPlanner
 from .units import inline_leaves
-from .views import ASSEMBLED, CALLS, is_reduction, param_view
+from .views import ASSEMBLED, CALLS, is_reduction
 
 STRUCTURE = ("broadcast", "slice", "index", "interleave")
-
-
-def parts(cell: Cell) -> dict[str, str]:
-    """Part of every node: "pre" (no state behind it), "step", or "post" (reads
-    states, no state's next needs it, and a product with a parameter is behind it)."""
-    nodes = cell.nodes()
-    dynamic: set[str] = set()
-    for n in cell.body:
-        if n.op == "state" or any(a in dynamic for a in n.args):
-            dynamic.add(n.name)
-    needed, todo = set(), [s.next for s in cell.states]
-    while todo:
-        n = todo.pop()
-        if n not in needed:
-            needed.add(n)
-            todo += nodes[n].args
-    out: dict[str, str] = {}
-    for n in cell.body:
-        late = n.name in dynamic and n.name not in needed and (
-            any(out[a] == "post" for a in n.args) or has_weights(n, nodes))
-        out[n.name] = "pre" if n.name not in dynamic else "post" if late else "step"
-    return out
-
-
-def has_weights(node: Node, nodes: dict[str, Node]) -> bool:
-    """A product that reduces over an axis of a parameter."""
-    return node.op == "contract" and is_reduction(node) and any(
-        param_view(a, tuple((f"p{i}", 0) for i in range(nodes[a].type.rank)), nodes) for a in node.args)
 
 
 @dataclass
@@ -66,7 +39,8 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
     """Plan a cell. The dictionaries say which buffer each port is bound to.
     Without `packing` products read parameters in the order they lie in memory
     (one step for few sequences, where packing would cost more than the step)."""
-    nodes, part = cell.nodes(), parts(cell)
+    nodes = cell.nodes()
+    part = {n: "pre" if d == "static" else d for n, d in domains(cell).items()}
     reads = {n.name: (inputs if n.op == "input" else params)[n.attr("name")]
              for n in cell.body if n.op in ("input", "param")}
     state_reads = {n.name: f"{scratch.prefix}state.{n.attr('name')}" for n in cell.body if n.op == "state"}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...ir.cell import Node
 from ...ir.ops import spec_parts
 from .kernel import Kernel, Pack, Part, Phase, Run
 from .views import param_view, reduced_letters
@@ -63,7 +62,7 @@ def _phase(p: Phase, run: Run, width: int, budget: int, per_head: set[str], pack
     if p.lane == "red":
         dims = p.groups[0].dims
         if p.shape:
-            return replace(p, block="par", unroll=4 if p.shape[-1].size >= 4 else 1)
+            return replace(p, block="par", unroll=max(1, min(4, 8 // members)) if p.shape[-1].size >= 4 else 1)
         return replace(p, vectors=_vectors(dims[-1].size, width, 4))
     if p.lane == "par":
         return replace(p, vectors=_vectors(p.shape[-1].size, width, max(1, 4 // members) if p.groups else 2))
