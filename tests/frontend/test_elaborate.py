@@ -588,3 +588,42 @@ def test_functions_that_nothing_calls_are_checked():
     with pytest.raises(OstinatoError, match="`yy` is not defined"):
         load("fn f(x: [A], w) {\n z = A * x\n return z + yy\n}\n")
     load("fn f(x: [A], w) {\n z = A * sum(x[j] * w for j in 3)\n return -z\n}\n")
+
+
+@pytest.mark.parametrize("source", [
+    # select with Num branches as state
+    "cell c(H) {\n input x: [H]\n state n: int [] = 0\n n[t] = n[t-1] + (1 if sum(x[t]) > 0 else 0)\n output n\n}",
+    # grouped heads with a lag
+    "cell c(K, G) heads N {\n input q: [K] heads G\n state h: [K] = 0\n h[t] = q[t-1] + h[t-1]\n output h\n}",
+    # heads in sub without heads
+    "cell s(H) {\n input x: [H]\n param w: [H] = 1\n state h: [H] = 0\n h[t] = w * (h[t-1] + x[t-2])\n output h\n}\ncell c(K) heads N {\n input x: [K] shared\n use f = s(K)\n output y: [K] = f(x[t])\n}",
+    # draw in functions and with shared
+    "fn noisy(x: [A]) {\n e: [A] ~ normal(0, 1)\n return x + e\n}\ncell c(K) heads N {\n input x: [K]\n z: [K] shared ~ uniform(0, 1)\n output y: [K] = noisy(x[t]) + noisy(x[t]) + z\n}",
+    # nested repeat
+    "cell c(K, n) {\n input x: [K]\n repeat i in n {\n  state a: [K] = x[t]\n  repeat j in 2 {\n   state b: [K] = a[i-1]\n   b[j] = b[j-1] * (i + j)\n  }\n  a[i] = b\n }\n output a\n}",
+    # repeat over empty
+    "cell c(K, n=0) {\n input x: [K]\n repeat i in n {\n  state a: [K] = x[t]\n  a[i] = 2 * a[i-1]\n }\n output a\n}",
+    # array generator of subcells
+    "cell s(H) {\n input x: [H]\n state h: [H] = 0\n h[t] = h[t-1] + x[t]\n output h\n}\ncell c(K, n) {\n input x: [K]\n use f[n] = s(K)\n output y: [n, K] = stack(f[j](x[t]) for j in n)\n}",
+    # concat size
+    "cell c(K, n) {\n input x: [K]\n y = concat(x[t], x[t-1], [1])\n param W: [n, 2*K+1] = 0\n output z: [n] = W @ y\n}",
+    # negative / const reading consts & params
+    "cell c(K) {\n input x: [K]\n const d: [K] = 3\n param w: [K] = 2 * d\n state h: [K] = w - d\n h[t] = h[t-1] * x[t]\n output h\n}",
+    # bare output of input and param
+    "cell c(K) {\n input x: [K]\n param w: [K] = 2\n output x, w\n}",
+    # no inputs
+    "cell c(K) {\n state h: [K] = 1\n h[t] = h[t-1] / 2\n output h, s: [] = t * 1.5\n}",
+    # H/2 dims
+    "cell c(H) {\n input x: [H]\n a, b = split(x[t], 2)\n param w: [H/2, H//2] = 1\n output y: [H/2] = w @ a + b\n}",
+    # bool outputs and casts
+    "cell c(H) {\n input x: int [H], m: bool [H]\n output y: [H] = x[t] * m[t], z: int [H] = x[t] + m[t], w: [H] = x[t] / 2\n}",
+    # function w/o args, unicode
+    "fn one() = 1\ncell cé(H) {\n input λ: [H]\n output y: [H] = λ[t] + one()\n}",
+    "cell c(H) {\n input x: [H]\n output y: [H] = f(x[t])\n}\nfn f(x) = (x if true else nope)\n",
+    "cell c(H, K) {\n input x: [H], y: [K, H]\n output a: [H] = x[t] @ y[t].T @ y[t], b: [K, H] = x[t] * y[t], d: [H, K] = y[t].T + x[t]\n}",
+])
+def test_accepted(source):
+    for definition in load(source).cells.values():
+        cell = verify(definition.elaborate(**{p.name: 2 if p.name == "G" else 4 for p in definition.item.header if p.value is None}))
+        inputs, params = given(cell)
+        run(cell, inputs, params, batch=None if inputs else B, steps=None if inputs else T)

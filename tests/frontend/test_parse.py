@@ -1,5 +1,6 @@
 """The grammar, the tree and its spans."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,26 @@ def test_design_cells_parse(path):
     assert file.items and all(item.span.file == str(path) for item in file.items)
 
 
-def test_grammar_is_lalr_without_conflicts():
-    pytest.importorskip("interegular")
-    grammar = (Path(module.__file__).parent / "grammar.lark").read_text()
-    Lark(grammar, parser="lalr", lexer="basic", strict=True, postlex=module.Newlines())
+GRAMMAR = (Path(module.__file__).parent / "grammar.lark").read_text()
+
+
+def conflicts(grammar, caplog):
+    """Shift/reduce conflicts, which Lark resolves silently unless strict."""
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, logger="lark"):
+        Lark(grammar, parser="lalr", lexer="basic", debug=True, postlex=module.Newlines())
+    return [r.getMessage() for r in caplog.records if "conflict" in r.getMessage().lower()]
+
+
+def test_grammar_is_lalr_without_conflicts(caplog):
+    assert conflicts(GRAMMAR, caplog) == []
+    ambiguous = GRAMMAR.replace('?or: and | or "or" and', '?or: and | or "or" or')
+    assert ambiguous != GRAMMAR and conflicts(ambiguous, caplog)
+
+
+def test_grammar_is_strict():
+    pytest.importorskip("interegular")      # the terminals do not overlap
+    Lark(GRAMMAR, parser="lalr", lexer="basic", strict=True, postlex=module.Newlines())
 
 
 @pytest.mark.parametrize("source, same", [
