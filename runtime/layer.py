@@ -188,6 +188,9 @@ class Layer(nn.Module):
         if not self._inputs:
             fail("not_yet", what=f"running `{self.cell.name}`, which has no inputs,",
                  instead="give it an input, whose length says how many steps to run")
+        if state is not None and not isinstance(state, Mapping):
+            fail("option_value", option="state", expected="a dict of tensors by the names of the states",
+                 actual=type(state).__name__)
         return arrange(self._inputs, inputs, named, self.cell.name), {} if state is None else state
 
     def _run(self, xs: list[Tensor], state: State, seed, B: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -217,7 +220,10 @@ class Layer(nn.Module):
         """`_derive`, computed anew only when a parameter has changed."""
         if self._plan.static.idle:
             return self._derive()
-        versions = [(x.data_ptr(), x._version) for x in self._params()]
+        own = self._params()
+        if any(x.is_inference() for x in own):      # they do not count their changes
+            return self._derive()
+        versions = [(x.data_ptr(), x._version) for x in own]
         if self._cached is None or self._cached[0] != versions:
             self._cached = versions, self._derive()
         return self._cached[1]
@@ -232,7 +238,8 @@ class Layer(nn.Module):
         return [state[p.name] if p.name in state else x.expand(B, *p.sizes) for p, x in zip(self._states, start)]
 
     def _needs_grad(self, xs: list[Tensor], state: State) -> bool:
-        return torch.is_grad_enabled() and any(x.requires_grad for x in (*xs, *self._params(), *state.values()))
+        return torch.is_grad_enabled() and any(getattr(x, "requires_grad", False)
+                                               for x in (*xs, *self._params(), *state.values()))
 
     def _seed_for(self, seed: Tensor | int | None) -> Tensor | None:
         if not self._draws:

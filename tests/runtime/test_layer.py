@@ -144,6 +144,23 @@ def test_step_sees_changed_parameters(counter):
         assert torch.equal(y.total, counter(x[:, None], k[:, None])[0].total[:, 0])
 
 
+def test_inference_mode(build, counter_cell):
+    with torch.inference_mode():
+        counter = build(counter_cell, values={"scale": torch.ones(3)})
+        x, k = randn(2, 1, 3), torch.ones(2, 1, dtype=torch.int64)
+        y, _ = counter.step(x[:, 0], k[:, 0])
+        torch.testing.assert_close(y.total, counter(x, k)[0].total[:, 0])
+
+
+@pytest.mark.parametrize("state,pattern", [([1], "must be a dict"), ({"s": [1.0]}, "`s` must be a tensor"),
+                                           ({"u": 1}, "no state `u`"), ({"t": torch.zeros(2)}, "int64"),
+                                           ({"s": torch.zeros(3, dtype=torch.float64)}, "1 axes instead of 2")])
+@pytest.mark.parametrize("grad", [False, True])
+def test_wrong_states_of_a_step_are_explained(counter, state, pattern, grad):
+    with torch.set_grad_enabled(grad), pytest.raises(OstinatoError, match=pattern):
+        counter.step(X[:, 0], K[:, 0], state=state)
+
+
 @pytest.mark.parametrize("B,T", [(0, 4), (2, 0), (0, 0), (1, 1)])
 def test_empty_sequences_and_batches(lstm, B, T):
     x = randn(B, T, 3, requires_grad=True)
