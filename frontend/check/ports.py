@@ -70,6 +70,8 @@ class Input(Port):
             return self.cx.b.read("input", self.full, self.declared.stored)
         if self.supply is None:
             self.instance.owner.find_call(self.instance)
+        if self.supply is None:     # the call has an error
+            self.cx.abandon()
         return self.supply.force().node
 
     def initial(self) -> str:

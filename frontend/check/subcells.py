@@ -160,7 +160,8 @@ class SubCells(Entity):
                 self.cx.reporter.error("never_called", self.span, name=inst.prefix[:-1])
             if inst.called is not None:
                 for port in inst.inputs:
-                    inst.guard(port.supply.force)
+                    if port.supply is not None:
+                        inst.guard(port.supply.force)
                 inst.finish()
 
     # -- members ------------------------------------------------------------------

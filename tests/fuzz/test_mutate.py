@@ -79,6 +79,8 @@ def test_ten_thousand_mutants(batch):
     "", "\n", "#", "{", "}", "cell", "\x00", "\x00\n{", "\ufeffcell a() {\n}\n", "cell a() {\n}", "a\nb", "/", ".", "~",
     "x" * 100_000, "x\n" * 50_000, "{" * 20_000, "cell a() { " * 3000, "fn f(x) = " + "x + " * 20_000 + "x\n",
     "\ud800", "import a from \"\x00\"\n", "import a from \"\ud800\"\n",
+    "cell a(H) {\n  input  x: [H], z: [H]\n  output y: [H] = x[t] + z[t]\n}\n"
+    "cell b(H) {\n  input  x: [H]\n  use    f = a(H)\n  output y: [H] = f(x[t]) + f.y[t]\n}\n",
     "cell a(H) {\n  input  x: [x]\n  state  s: [s] = 0\n  use    f = a(f)\n  y = y\n  output z: [z] = z\n}\n",
     "import a from \".\"\n", "import a from \"/\"\n", "import a from \"a.ost\"\n" * 1000,
     "cell a(H) {\n  input  x: [H]\n  output y: [H] = x[t" + "-1" * 5000 + "]\n}\n",
