@@ -199,7 +199,7 @@ class LlvmExecutable:
             case "schedule":
                 return "\n".join(print_kernel(k) for k in self._kernels().values())
             case "llvm":
-                return "\n".join(x.llvm for x in (self.infer, self.back))
+                return "\n".join(x.llvm() for x in (self.infer, self.back))
             case "asm":
                 return "\n".join(x.code.asm() for x in (self.infer, self.back))
         return None

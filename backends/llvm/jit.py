@@ -8,6 +8,8 @@ import os
 import threading
 from dataclasses import dataclass
 from functools import cache as once
+from pathlib import Path
+from typing import Callable
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -97,7 +99,8 @@ def _key(text: str, key_extra: str, options: Options) -> str:
 class Compiled:
     """Linked code; alive as long as this object is (keep it while addresses are in use)."""
 
-    def __init__(self, text: str, options: Options, tracker: llvm.orcjit.ResourceTracker, names: frozenset[str]):
+    def __init__(self, text: Callable[[], str], options: Options, tracker: llvm.orcjit.ResourceTracker,
+                 names: frozenset[str]):
         self._text, self._options, self._tracker, self._names = text, options, tracker, names
 
     def address(self, name: str) -> int:
@@ -109,7 +112,7 @@ class Compiled:
     def asm(self) -> str:
         """Host assembly of the module (generated anew from the IR, not counted by compile_count)."""
         with _lock:
-            module, machine = _optimised(self._text, self._options)
+            module, machine = _optimised(self._text(), self._options)
             return machine.emit_assembly(module)
 
 
@@ -121,18 +124,40 @@ def compile_module(llvm_ir_text: str, *, key_extra: str = "", options: Options =
     the C library's are found by themselves. Thread-safe. Raises RuntimeError with LLVM's message
     for IR that does not parse, verify or link.
     """
+    return _compile(llvm_ir_text, key_extra, options, lambda: llvm_ir_text, _named(llvm_ir_text, "define"),
+                    threads.symbols() if symbols is None else symbols)
+
+
+def compile_described(description: str, make: Callable[[], str], *exports: str, options: Options = Options()) -> Compiled:
+    """As `compile_module`, for IR that `make()` derives from `description`: it is
+    not even made when the cache has the code. The key holds the description, the
+    text of the modules that derive the IR, and whether there are threads."""
+    extra = f"{_emitter()} {bool(threads.symbols())}"
+    return _compile(description, extra, options, make, frozenset(exports), threads.symbols())
+
+
+@once
+def _emitter() -> str:
+    """Digest of the source of everything that turns a kernel into IR."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted((*here.glob("*.py"), *(here.parents[1] / "compiler" / "schedules").glob("*.py"))):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _compile(text: str, extra: str, options: Options, make: Callable[[], str], names: frozenset[str],
+             symbols: dict[str, int]) -> Compiled:
     global _compiled
-    symbols = threads.symbols() if symbols is None else symbols
     with _lock:
         linker = _linker()
-        key = _key(llvm_ir_text, key_extra, options)
+        key = _key(text, extra, options)
         code = cache.load(key)
         if code is None:
-            module, machine = _optimised(llvm_ir_text, options)
+            module, machine = _optimised(make(), options)
             code = machine.emit_object(module)
             _compiled += 1
             cache.store(key, code)
-        names = _named(llvm_ir_text, "define")
         library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
         for name, address in symbols.items():
             library.import_symbol(name, address)
@@ -141,9 +166,9 @@ def compile_module(llvm_ir_text: str, *, key_extra: str = "", options: Options =
         try:
             tracker = library.link(linker, f"ostinato.{next(_serial)}")
         except RuntimeError as error:
-            wanted = sorted(n for n in _named(llvm_ir_text, "declare") if not n.startswith("llvm.") and n not in symbols)
+            wanted = sorted(n for n in _named(make(), "declare") if not n.startswith("llvm.") and n not in symbols)
             raise RuntimeError(f"cannot link: {error}; declared but not given: {', '.join(wanted)}") from error
-    return Compiled(llvm_ir_text, options, tracker, names)
+    return Compiled(make, options, tracker, names)
 
 
 def _named(text: str, what: str) -> frozenset[str]:

@@ -28,8 +28,7 @@ class Launch:
         self.dtype, self.tile = dtype, tile
         width = jit.vector_width(dtype)
         self.kernel = tune(kernel, width, 32 if jit.host()["vector_bits"] == 512 else 16)
-        self.llvm = str(emit_kernel(self.kernel, F32 if dtype == torch.float32 else F64, width))
-        self.code = jit.compile_module(self.llvm)
+        self.code = jit.compile_described(f"{self.kernel} {dtype} {width}", self.llvm, "run")
         self.function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.code.address("run"))
         size = torch.finfo(dtype).bits // 8
         nbytes = {"real": size, "int": 8, "bool": 1}
@@ -40,6 +39,10 @@ class Launch:
         self.sums = sum(p.numel for p in self.kernel.ports if p.space == "sum")
         self.words = HEADER + PER_PORT * len(self.kernel.ports) + PER_PACK * len(self.kernel.packs)
         self.block_type = ctypes.c_int64 * self.words
+
+    def llvm(self) -> str:
+        """The kernel as LLVM IR."""
+        return str(emit_kernel(self.kernel, F32 if self.dtype == torch.float32 else F64, jit.vector_width(self.dtype)))
 
     def geometry(self, B: int, T: int) -> tuple[int, int, int]:
         """(sequences per block, blocks, steps per tile)."""

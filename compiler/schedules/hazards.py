@@ -9,9 +9,9 @@ from .units import identity
 from .views import operand_indices, reduced_dims
 
 
-def doubled(cell: Cell, phases: tuple[Phase, ...], nodes: dict[str, Node], reads: dict[str, str]) -> frozenset[str]:
+def doubled(cell: Cell, phases: tuple[Phase, ...], nodes: dict[str, Node], reads: dict[str, str]) -> tuple[str, ...]:
     """Names of the states that cannot be updated in place."""
-    out = set()
+    out = []
     for s in cell.states:
         old = {n.name for n in cell.body if n.op == "state" and n.attr("name") == s.name}
         suffix = f"next.{s.name}"
@@ -21,8 +21,9 @@ def doubled(cell: Cell, phases: tuple[Phase, ...], nodes: dict[str, Node], reads
             points += [tuple((f"{k}{a}", 0) for k, a in axes) for st, axes in p.inner if st.buffer.endswith(suffix)]
             if points and (any(read_points(q, nodes, reads, old) for q in phases[i + 1:])
                            or any(at not in points or len(points) > 1 for at in read_points(p, nodes, reads, old))):
-                out.add(s.name)
-    return frozenset(out)
+                out.append(s.name)
+                break
+    return tuple(out)
 
 
 def read_points(p: Phase, nodes: dict[str, Node], reads: dict[str, str], names: set[str]) -> list[tuple]:

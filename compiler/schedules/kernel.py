@@ -124,7 +124,7 @@ class Run:
     steps: Part
     after: Part
     states: tuple[str, ...]
-    doubled: frozenset[str]
+    doubled: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
