@@ -179,6 +179,7 @@ CALLS = _section(601, {
     "generator_misplaced": ("`for` belongs inside sum, prod, max, min, mean, stack or concat",),
     "element_of_output": ("`{name}` of a sub-cell is read as `{cell}.{name}[t-1]` or `{cell}.{name}[t]`",),
     "axis_not_allowed": ("`{name}` takes no axis",),
+    "slice_misplaced": ("a slice stands for a part of a value and cannot be used here", "write one index, or the name of a dimension"),
 })
 
 RUNTIME = _section(801, {

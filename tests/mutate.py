@@ -3,7 +3,8 @@
     text = mutant(seed)
 
 Starts from a program of the corpus (the zoo and `EXTRA`) and makes one to four
-random changes to its tokens, characters, numbers, names or nesting.
+random changes: to its tokens, characters, numbers, names or nesting, or, for
+every second seed or so, only changes that mostly leave a text that parses.
 """
 
 from __future__ import annotations
@@ -106,8 +107,9 @@ def mutant(seed: int) -> str:
     """A program of the corpus with one to four random changes."""
     r = random.Random(seed)
     text = r.choice(corpus())
+    changes = r.choice((CHANGES, MEANING))
     for _ in range(r.choice((1, 1, 2, 4))):
-        text = r.choice(CHANGES)(r, text)
+        text = r.choice(changes)(r, text)
     return text
 
 
@@ -231,5 +233,60 @@ def nest(r, text):
     return text[:i + 1] + " " + bomb + text[i + 1:]
 
 
+FUNCTIONS = ("tanh sum sum[H] sum[K] max min mean softmax[K] outer dot diag split unstack concat stack onehot eye iota zeros "
+             "ones full solve logdet cumsum argmax norm l2norm any all real int clamp uniform normal orthogonal grad re "
+             "stop_gradient spike norm1 gru f section[0] section").split()
+OPERATORS = "+ - * / // % ^ @ @max == < and or".split()
+LINES = ("y9 = h[t-1][0]", "y9 = [1, 2, x[t]]", "a9, b9 = split(x[t], 2)", "a9, b9 = 1, 2", "repeat j in 3 {", "state s9: [H] = 0",
+         "s9[t] = 1", "s9[t] = s9[t-2]", "input  x9: int [K] in [0, 3]", "const  c9: [H, H]", "const  c9[i]: [4] = i^2",
+         "param  w9: [K, V]  ~ uniform(-1, 1)", "use    f9 = gru(3, 4)", "use    f9[3] = biquad()", "y9 = f9(x[t])", "r9 ~ normal(0, 1)",
+         "r9: [H] ~ bernoulli(0.5)", "output y9: [] = 1", "y9: int [] = t", "y9 = training and t > 3", "y9 = sum(x[t-j] for j in 4)",
+         "y9 = tanh if t > 0 else sum", "y9 = S[t].T @ S[t]", "y9 = x[t][1:] * x[t-1][:1]", "y9 = -inf * 0", "y9 = inf", "y9 = sum", "}",
+         "h[t] = h[t]", "y9 = x", "y9 = t[t]", "y9 = (x[t] > 0) + 1", "y9 = zeros(H, H) @ x[t]", "y9: [H, H, H] = 0", "y9 = x[t]^0.5^-2")
+
+
+def call_changed(r, text):
+    """Some call becomes one of another function."""
+    calls = list(re.finditer(r"\b\w+(?:\[\w+\])?(?=\()", text))
+    if not calls:
+        return text
+    m = r.choice(calls)
+    return text[:m.start()] + r.choice(FUNCTIONS) + text[m.end():]
+
+
+def operator_changed(r, text):
+    found = list(re.finditer(r"(?<= )(?:[-+*/@]|==|<)(?= )", text))
+    if not found:
+        return text
+    m = r.choice(found)
+    return text[:m.start()] + r.choice(OPERATORS) + text[m.end():]
+
+
+def shape_changed(r, text):
+    """Some bracket's content becomes another's."""
+    found = list(re.finditer(r"\[([^\[\]\n]*)\]", text))
+    if not found:
+        return text
+    m, other = r.choice(found), r.choice(found)
+    return text[:m.start(1)] + r.choice((other.group(1), other.group(1), "", "0", "t-2", "1:", ":")) + text[m.end(1):]
+
+
+def argument_changed(r, text):
+    """Some argument list becomes another's."""
+    found = list(re.finditer(r"\(([^()\n]*)\)", text))
+    if not found:
+        return text
+    m, other = r.choice(found), r.choice(found)
+    return text[:m.start(1)] + other.group(1) + text[m.end(1):]
+
+
+def line_added(r, text):
+    lines = text.split("\n")
+    lines.insert(r.randrange(len(lines) + 1), "  " + r.choice(LINES))
+    return "\n".join(lines)
+
+
+MEANING = (rename, rename_everywhere, change_number, line_moved, line_deleted, line_doubled, call_changed, operator_changed,
+           shape_changed, argument_changed, line_added)
 CHANGES = (swap, swap_neighbours, delete, duplicate, insert, replace, rename, rename_everywhere, change_number, misspell,
            line_moved, line_deleted, line_doubled, noise, cut, nest)

@@ -49,6 +49,8 @@ def evaluate(cx: Context, scope: Scope, e: t.Expr) -> Value:
                 from .brackets import attribute
 
                 return attribute(cx, scope, e)
+            case t.Slice():
+                cx.fail("slice_misplaced", e.span)
     raise AssertionError(e)
 
 
