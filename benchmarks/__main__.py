@@ -15,7 +15,7 @@ GROUPS = ("lstm", "gru", "elman", "unshipped", "elementwise", "filters", "matrix
 @click.option("--only", help="groups or cells, separated by commas: " + ", ".join(GROUPS))
 @click.option("--quick", is_flag=True, help="One shape per kind, less time for each.")
 @click.option("--threads", default=1, show_default=True, help="Threads for everyone; also pins the process.")
-@click.option("--budget", default=4.0, show_default=True, help="Seconds of measurement per workload and kind.")
+@click.option("--budget", default=2.0, show_default=True, help="Seconds of measurement per workload and kind.")
 @click.option("--torch-compile", is_flag=True, help="Also the loop unrolled by torch.compile (slow to compile).")
 @click.option("--no-jax", is_flag=True, help="Leave JAX out.")
 @click.option("--device", type=click.Choice(["cpu"]), default="cpu", show_default=True)
@@ -27,7 +27,7 @@ def main(only, quick, threads, budget, torch_compile, no_jax, device, out) -> No
 
     out.mkdir(parents=True, exist_ok=True)
     chosen = set(only.split(",")) if only else set(GROUPS)
-    run(chosen, quick=quick, threads=threads, budget=budget / 4 if quick else budget, torch_compile=torch_compile,
+    run(chosen, quick=quick, threads=threads, budget=budget / 2 if quick else budget, torch_compile=torch_compile,
         jax=not no_jax, out=out)
 
 

@@ -46,3 +46,12 @@ def test_zoo_table(monkeypatch, tmp_path):
     text = (tmp_path / "zoo.md").read_text()
     assert "| [ema](../examples/zoo/ema.ost) | Exponential moving average" in text
     assert "| x [D] | y [D] | alpha [D] |" in text
+
+
+def test_example_of_the_readme():
+    text = (EXAMPLES.parent / "README.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    seen: dict = {}
+    exec(compile(example, "README.md", "exec"), seen)
+    assert seen["y"].shape == (16, 256, 128) and seen["y_t"].shape == (16, 128)
+    assert all(p.grad is not None for p in seen["layer"].parameters())
