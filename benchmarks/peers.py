@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .cells import PEERS
+from .floors import floor_bytes
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,16 @@ def jax_scan(case: Case, associative: bool = False) -> Variant:
 
 def jax_associative(case: Case) -> Variant:
     return jax_scan(case, associative=True)
+
+
+def torch_add(case: Case) -> Variant:
+    """Adding two tensors that move as many bytes as the workload must: the floor as a call."""
+    def adder(bytes_: int):
+        a, b = torch.randn(bytes_ // 12), torch.randn(bytes_ // 12)
+        out = torch.empty_like(a)
+        return lambda: torch.add(a, b, out=out)
+
+    return Variant("torch.add", *map(adder, floor_bytes(case.layer.cell, *case.shape)))
 
 
 def scipy_lfilter(case: Case) -> Variant:

@@ -12,12 +12,13 @@ from rich.table import Table
 
 from . import peers
 from .check import Disagreement, check
+from .floors import floor_bytes, product_flops
 from .latency import latency_rows
-from .measure import geometric_mean, machine, side_by_side
+from .measure import geometric_mean, machine, product, side_by_side
 from .memory import memory_rows
 from .plot import plot
 from .step_mode import step_rows
-from .workloads import WORKLOADS, ZOO, Workload, floor_bytes, product_flops
+from .workloads import WORKLOADS, ZOO, Workload
 
 console = Console()
 KINDS = ("forward", "both")
@@ -82,9 +83,13 @@ def measure(w: Workload, makers: list, here: dict, budget: float) -> dict:
     case = w.case()
     variants = [peers.ours(case), *(make(case) for make in makers)]
     times: dict[str, dict] = {v.name: {"scaled_by": v.scale} for v in variants}
+    probe, probe_flops = product()
+    rate = {}                                        # floating-point operations per ms
     for kind in KINDS:
         able = [v for v in variants if getattr(v, kind)]
-        for v, t in zip(able, side_by_side([(getattr(v, kind), v.scale) for v in able], budget)):
+        *found, by_probe = side_by_side([*((getattr(v, kind), v.scale) for v in able), (probe, 1.0)], budget)
+        rate[kind] = probe_flops / by_probe["best"]
+        for v, t in zip(able, found):
             times[v.name][kind] = t
     mine = times["ostinato"]
     ratio = {kind: {name: t[kind]["median"] / mine[kind]["median"] for name, t in times.items()
@@ -92,9 +97,9 @@ def measure(w: Workload, makers: list, here: dict, budget: float) -> dict:
     flops, moved = product_flops(case.layer.cell) * w.B * w.T, floor_bytes(case.layer.cell, w.B, w.T)
     floor = {}
     for kind, factor, bytes_ in zip(KINDS, (1, 3), moved):
-        product = factor * flops / (here["gemm_gflops"] * 1e6)
-        floor[kind] = {"products_ms": product, "bytes_ms": bytes_ / (here["copy_gbytes_per_s"] * 1e6),
-                       "share_of_gemm_rate": product / mine[kind]["median"]}
+        products = factor * flops / rate[kind]
+        floor[kind] = {"products_ms": products, "bytes_ms": bytes_ / (here["copy_gbytes_per_s"] * 1e6),
+                       "gemm_gflops": rate[kind] / 1e6, "share_of_gemm_rate": products / mine[kind]["median"]}
     return {"workload": w.name, "cell": w.cell, "B": w.B, "T": w.T, "dims": w.dims, "check": checked,
             "times": times, "ratio": ratio, "floor": floor}
 
@@ -103,10 +108,11 @@ def show(row: dict) -> None:
     parts = []
     for kind in KINDS:
         f, t = row["floor"][kind], row["times"]["ostinato"][kind]
+        share = f"products at {f['share_of_gemm_rate']:.0%} of the GEMM rate  " if f["products_ms"] else ""
         others = ", ".join(f"{name} {r:.2f}x" for name, r in row["ratio"][kind].items())
         parts.append(f"  {LABELS[kind]} {t['median']:8.2f} ms [{t['p10']:.2f}, {t['p90']:.2f}]  "
                      f"floor {max(f['products_ms'], f['bytes_ms']):7.2f} ms  "
-                     f"products at {f['share_of_gemm_rate']:.0%} of the GEMM rate  {others}")
+                     f"{share}{others}")
     console.print(f"[bold]{row['workload']}[/]", *parts, sep="\n", highlight=False, soft_wrap=True)
 
 

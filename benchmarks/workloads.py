@@ -69,7 +69,7 @@ def _lanes() -> list[Workload]:
     out = []
     for cell in ("mingru_gates", "hgrn_gates", "rglru_gates"):
         for B, T, D in ((8, 2048, 512), (1, 16384, 64), (1, 131072, 16)):
-            scans = (peers.jax_scan, peers.jax_associative, peers.eager)
+            scans = (peers.torch_add, peers.jax_scan, peers.jax_associative, peers.eager)
             out.append(Workload("elementwise", cell, B, T, {"D": D}, scans, quick=cell == "mingru_gates" and D == 512))
     for cell in ("iir", "ema"):
         out.append(Workload("filters", cell, 1, 480_000, {"D": 32}, (peers.scipy_lfilter,), quick=cell == "iir"))
@@ -84,27 +84,3 @@ def _matrix() -> list[Workload]:
 
 
 WORKLOADS = (*_dense(), *_lanes(), *_matrix())
-
-
-def product_flops(cell) -> int:
-    """Floating-point operations of the products of one step of one sequence (gradients need twice as many again)."""
-    total = 0
-    nodes = cell.nodes()
-    for n in cell.body:
-        if n.op == "contract":
-            spec = n.attr("spec").split("->")[0].split(",")
-            size = {c: d.size for part, a in zip(spec, n.args) for c, d in zip(part, nodes[a].type.shape)}
-            flops = 2
-            for s in size.values():
-                flops *= s
-            total += flops
-    return total
-
-
-def floor_bytes(cell, B: int, T: int) -> tuple[int, int]:
-    """Bytes that must move, (forward, forward and backward), in float32: inputs and outputs once; for the
-    gradients also the outputs' cotangents, the inputs again and their gradients."""
-    nodes = cell.nodes()
-    xs = 4 * B * T * sum(p.type.numel for p in cell.inputs)
-    ys = 4 * B * T * sum(nodes[o.value].type.numel for o in cell.outputs)
-    return xs + ys, 3 * xs + 2 * ys

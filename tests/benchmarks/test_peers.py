@@ -9,8 +9,9 @@ import torch
 from benchmarks import peers
 from benchmarks.cells import PEERS
 from benchmarks.data import inputs
+from benchmarks.floors import floor_bytes, product_flops
 from benchmarks.measure import geometric_mean, summary
-from benchmarks.workloads import WORKLOADS, ZOO, floor_bytes, product_flops
+from benchmarks.workloads import WORKLOADS, ZOO
 
 DIMS = {"I": 3, "H": 5, "D": 5, "K": 3, "V": 4, "N": 2}
 
