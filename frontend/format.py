@@ -155,6 +155,7 @@ def _align_roles(lines: list[Line]) -> None:
 def _align_equations(lines: list[Line]) -> None:
     """The `=` of neighbouring equations in a column."""
     run: list[Line] = []
+    before = None
 
     def finish():
         at = max((line.cut for line in run), default=0)

@@ -30,7 +30,8 @@ FOREIGN = {
     "**": "a power is written `x^2`", "&&": "write `and`", "||": "write `or`", "&": "write `and`", "|": "write `or`",
     "!": "write `not`", "+=": "write the equation out: `h[t] = h[t-1] + ...`", "-=": "write the equation out",
     "*=": "write the equation out", "/=": "write the equation out", ":=": "write `=`", "->": "write `=`",
-    "===": "write `==`", "<>": "write `!=`", "=<": "write `<=`", "=>": "write `>=`", ";": "write one statement per line",
+    "===": "write `==`", "<>": "write `!=`", "=<": "write `<=`", "=>": "write `>=`",
+    ";": "write one statement per line",
     "?": "a selection is written `a if condition else b`", "'": 'a file name is written in `"`, a transpose `W.T`',
 }
 # Words of other languages and long forms, where a keyword of ours was meant.
@@ -91,7 +92,9 @@ def foreign(p: Place) -> Diagnostic | None:
     """Operators of other languages, spelt with our tokens or not."""
     if p.newline:
         return None
-    start = p.prev.pos if p.prev is not None and p.prev.end == p.tok.pos and p.prev.kind in ("sign", "other") else p.tok.pos
+    start, prev = p.tok.pos, p.prev
+    if prev is not None and prev.end == start and prev.kind in ("sign", "other"):
+        start = prev.pos
     for at in dict.fromkeys((start, p.tok.pos)):
         for size in (3, 2, 1):
             found = p.text[at:at + size]
@@ -125,7 +128,7 @@ def numbers(p: Place) -> Diagnostic | None:
         first = p.tokens[p.tokens.index(last) - 1]
         if first.kind != "number":
             return None
-    elif prev is not None and prev.text == "." and before is not None and before.kind == "number" and before.end == prev.pos:
+    elif before is not None and before.kind == "number" and prev.text == "." and before.end == prev.pos:
         first, last = before, tok if tok.kind == "number" and tok.pos == prev.end else prev
     elif tok.text == "." and p.tokens[p.at + 1].kind == "number" and p.tokens[p.at + 1].pos == tok.end:
         first, last = tok, p.tokens[p.at + 1]
@@ -190,7 +193,8 @@ def misspelt(p: Place) -> Diagnostic | None:
         accepted = {a.lower() for a in p.accepts} & KEYWORDS
         meant = suggest(p.tok.text, accepted) if len(p.tok.text) > 1 else None
         if meant:
-            return diagnostic("unexpected", p.span(), expected=f"`{meant}`", found=_found(p), help=f"did you mean `{meant}`?")
+            return diagnostic("unexpected", p.span(), expected=f"`{meant}`", found=_found(p),
+                              help=f"did you mean `{meant}`?")
     return None
 
 
@@ -288,7 +292,8 @@ def result(p: Place) -> Diagnostic | None:
 
 def brace(p: Place) -> Diagnostic | None:
     """A head without `{`."""
-    if "LBRACE" not in p.accepts or p.first is None or p.first.text not in ("cell", "program", "repeat") or len(p.line) < 2:
+    heads = ("cell", "program", "repeat")
+    if "LBRACE" not in p.accepts or p.first is None or p.first.text not in heads or len(p.line) < 2:
         return None
     help = "put `{` on the same line" if p.newline and p.tok.text == "{" else None
     return diagnostic("missing_brace", p.span(), name=p.line[1].text, help=help)
@@ -303,7 +308,8 @@ def line_end(p: Place) -> Diagnostic | None:
     help = None
     if p.tok.text == "=":
         help = "a comparison is written `==`"
-    elif p.tok.kind in ("name", "number") and p.prev is not None and (p.prev.kind in ("name", "number") or p.prev.text in (")", "]")):
+    elif p.tok.kind in ("name", "number") and p.prev is not None and (
+            p.prev.kind in ("name", "number") or p.prev.text in (")", "]")):
         help = "a product is written with `*` or `@`"
     return diagnostic("unexpected", p.span(), expected=_expected(p), found=_found(p), help=help)
 

@@ -93,8 +93,8 @@ cell user(S, n=2) {
 
 WORDS = ("cell input param const state output use repeat fn import program heads shared in if else and or not for "
          "return derivative t inf pi true training split concat sum max outer softmax eye iota grad stop_gradient "
-         "h x c W H K V I N 0 1 -1 0.5 1e400 99999999999999999999 1i [t] [t-1] [t+1] [0] [H] .T ( ) [ ] { } , : = ~ + - "
-         "* / // % ^ @ @max == < . # \" ' ; ** \\ $").split()
+         "h x c W H K V I N 0 1 -1 0.5 1e400 99999999999999999999 1i [t] [t-1] [t+1] [0] [H] .T ( ) [ ] { } , : = ~ "
+         "+ - * / // % ^ @ @max == < . # \" ' ; ** \\ $").split()
 NOISE = "\x00\x01\x7f\t\r\x0b\u00a0\u200b\u2028\ufeff\u0663\u00b2\u00e9\u03b1\u6f22\U0001f600\u0301\ud800é§¬"
 
 
@@ -180,7 +180,8 @@ def rename_everywhere(r, tokens, places):
 def change_number(r, tokens, places):
     numbers = [i for i in places if tokens[i].isdecimal()]
     if numbers:
-        tokens[r.choice(numbers)] = r.choice(("0", "1", "2", "3", "7", "1000", "4294967296", "1e308", "1e999", "0.5", "-1", "3i"))
+        tokens[r.choice(numbers)] = r.choice(
+            ("0", "1", "2", "3", "7", "1000", "4294967296", "1e308", "1e999", "0.5", "-1", "3i"))
 
 
 @_tokens
@@ -233,16 +234,19 @@ def nest(r, text):
     return text[:i + 1] + " " + bomb + text[i + 1:]
 
 
-FUNCTIONS = ("tanh sum sum[H] sum[K] max min mean softmax[K] outer dot diag split unstack concat stack onehot eye iota zeros "
-             "ones full solve logdet cumsum argmax norm l2norm any all real int clamp uniform normal orthogonal grad re "
+FUNCTIONS = ("tanh sum sum[H] sum[K] max min mean softmax[K] outer dot diag split unstack concat stack onehot eye iota "
+             "zeros ones full solve logdet cumsum argmax norm l2norm any all real int clamp uniform normal orthogonal grad re "
              "stop_gradient spike norm1 gru f section[0] section").split()
 OPERATORS = "+ - * / // % ^ @ @max == < and or".split()
-LINES = ("y9 = h[t-1][0]", "y9 = [1, 2, x[t]]", "a9, b9 = split(x[t], 2)", "a9, b9 = 1, 2", "repeat j in 3 {", "state s9: [H] = 0",
-         "s9[t] = 1", "s9[t] = s9[t-2]", "input  x9: int [K] in [0, 3]", "const  c9: [H, H]", "const  c9[i]: [4] = i^2",
-         "param  w9: [K, V]  ~ uniform(-1, 1)", "use    f9 = gru(3, 4)", "use    f9[3] = biquad()", "y9 = f9(x[t])", "r9 ~ normal(0, 1)",
-         "r9: [H] ~ bernoulli(0.5)", "output y9: [] = 1", "y9: int [] = t", "y9 = training and t > 3", "y9 = sum(x[t-j] for j in 4)",
-         "y9 = tanh if t > 0 else sum", "y9 = S[t].T @ S[t]", "y9 = x[t][1:] * x[t-1][:1]", "y9 = -inf * 0", "y9 = inf", "y9 = sum", "}",
-         "h[t] = h[t]", "y9 = x", "y9 = t[t]", "y9 = (x[t] > 0) + 1", "y9 = zeros(H, H) @ x[t]", "y9: [H, H, H] = 0", "y9 = x[t]^0.5^-2")
+LINES = (
+    "y9 = h[t-1][0]", "y9 = [1, 2, x[t]]", "a9, b9 = split(x[t], 2)", "a9, b9 = 1, 2", "repeat j in 3 {",
+    "state s9: [H] = 0", "s9[t] = 1", "s9[t] = s9[t-2]", "input  x9: int [K] in [0, 3]", "const  c9: [H, H]",
+    "const  c9[i]: [4] = i^2", "param  w9: [K, V]  ~ uniform(-1, 1)", "use    f9 = gru(3, 4)",
+    "use    f9[3] = biquad()", "y9 = f9(x[t])", "r9 ~ normal(0, 1)", "r9: [H] ~ bernoulli(0.5)",
+    "output y9: [] = 1", "y9: int [] = t", "y9 = training and t > 3", "y9 = sum(x[t-j] for j in 4)",
+    "y9 = tanh if t > 0 else sum", "y9 = S[t].T @ S[t]", "y9 = x[t][1:] * x[t-1][:1]", "y9 = -inf * 0", "y9 = inf",
+    "y9 = sum", "}", "h[t] = h[t]", "y9 = x", "y9 = t[t]", "y9 = (x[t] > 0) + 1", "y9 = zeros(H, H) @ x[t]",
+    "y9: [H, H, H] = 0", "y9 = x[t]^0.5^-2")
 
 
 def call_changed(r, text):
@@ -286,7 +290,7 @@ def line_added(r, text):
     return "\n".join(lines)
 
 
-MEANING = (rename, rename_everywhere, change_number, line_moved, line_deleted, line_doubled, call_changed, operator_changed,
-           shape_changed, argument_changed, line_added)
-CHANGES = (swap, swap_neighbours, delete, duplicate, insert, replace, rename, rename_everywhere, change_number, misspell,
-           line_moved, line_deleted, line_doubled, noise, cut, nest)
+MEANING = (rename, rename_everywhere, change_number, line_moved, line_deleted, line_doubled, call_changed,
+           operator_changed, shape_changed, argument_changed, line_added)
+CHANGES = (swap, swap_neighbours, delete, duplicate, insert, replace, rename, rename_everywhere, change_number,
+           misspell, line_moved, line_deleted, line_doubled, noise, cut, nest)

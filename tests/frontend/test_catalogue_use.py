@@ -22,7 +22,7 @@ def reports(path: Path):
         if name not in REPORTING:
             continue
         for arg in node.args[:2]:
-            if isinstance(arg, ast.Constant) and isinstance(arg.value, str) and re.fullmatch(r"[a-z]+(_[a-z]+)*", arg.value):
+            if isinstance(arg, ast.Constant) and re.fullmatch(r"[a-z]+(_[a-z]+)*", str(arg.value)):
                 given = {k.arg for k in node.keywords}
                 if name == "unknown":
                     given |= {"name"}

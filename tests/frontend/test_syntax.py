@@ -54,7 +54,8 @@ def in_cell(line: str):
     ("h == 3", 5, "expected `=`, found `==`", "did you mean `=`?"),
     ("h = x = z", 9, "expected an operator or the end of the line, found `=`", "a comparison is written `==`"),
     ("h = 2 x", 9, "expected an operator or the end of the line, found `x`", "a product is written with `*` or `@`"),
-    ("h = 3 input z: [H]", 9, "expected the end of the line, found the keyword `input`", "write one statement per line"),
+    ("h = 3 input z: [H]", 9, "expected the end of the line, found the keyword `input`",
+     "write one statement per line"),
     ("return x", 3, "expected a statement or `}`, found the keyword `return`", ...),
     ("use f = gru H", 15, "expected `(`, found `H`", None),
 ])
@@ -101,8 +102,8 @@ fn f(x) {
 }
 """)
     assert [(d.span.line, d.code) for d in found] == [
-        (2, "E0106"), (3, "E0103"), (4, "E0105"), (5, "E0101"), (9, "E0111"), (1, "E0103"), (12, "E0109"), (13, "E0105"),
-        (18, "E0122")]
+        (2, "E0106"), (3, "E0103"), (4, "E0105"), (5, "E0101"), (9, "E0111"), (1, "E0103"), (12, "E0109"),
+        (13, "E0105"), (18, "E0122")]
 
 
 def test_an_unclosed_block_names_what_comes_before_its_end():

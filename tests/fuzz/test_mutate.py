@@ -13,6 +13,8 @@ from ostinato.frontend.diagnostics import OstinatoError, to_json
 from ostinato.frontend.format import format_source
 from ostinato.frontend.load import load
 from ostinato.frontend.parse import parse
+from ostinato.ir.parser import parse_cell
+from ostinato.ir.printer import print_cell
 from ostinato.ir.verify import verify
 
 PATIENCE = 30       # seconds after which a case counts as hanging
@@ -44,7 +46,9 @@ def attempt(text: str) -> str:
         line = (re.findall("# sizes: (.*)", text) or [""])[0]
         sizes = {k: int(v) for k, v in re.findall(r"\b(\w{1,9})=(\d{1,3})\b", line)}
         for cell in program.cells.values():
-            verify(cell.elaborate(**sizes))
+            elaborated = cell.elaborate(**sizes)
+            verify(elaborated)
+            assert parse_cell(print_cell(elaborated)) == elaborated
         return "accepted"
     except OstinatoError as e:
         assert e.diagnostics and str(e) and len(to_json(e.diagnostics)) == len(e.diagnostics)
@@ -96,7 +100,8 @@ def test_ten_thousand_mutants(batch):
     + "  output y: [] = a3000\n}\n",
     "cell a() {\n  input  x: []\n" + "".join(f"  a{i} = a{i + 1} * 2\n" for i in range(3000))
     + "  a3000 = x[t]\n  output y: [] = a0\n}\n",
-    "cell a() {\n  input  x: []\n" + "  repeat j in 1000 {\n    state u: [] = x[t]\n" * 1 + "    u[j] = u[j-1] + 1\n  }\n"
+    "cell a() {\n  input  x: []\n  repeat j in 1000 {\n    state u: [] = x[t]\n"
+    "    u[j] = u[j-1] + 1\n  }\n"
     "  output y: [] = u\n}\n",
     "cell a() {\n  input  x: []\n  output y: [] = sum(sum(sum(x[t] for i in 1000) for j in 1000) for k in 1000)\n}\n",
     "cell a() {\n  input  x: []\n  output y: [] = 10^400 * x[t] + 10^-400 + 9999999999999999999999^9\n}\n",
