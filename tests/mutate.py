@@ -235,7 +235,8 @@ def nest(r, text):
 
 
 FUNCTIONS = ("tanh sum sum[H] sum[K] max min mean softmax[K] outer dot diag split unstack concat stack onehot eye iota "
-             "zeros ones full solve logdet cumsum argmax norm l2norm any all real int clamp uniform normal orthogonal grad re "
+             "zeros ones full solve logdet cumsum argmax norm l2norm any all real int "
+             "clamp uniform normal orthogonal grad re "
              "stop_gradient spike norm1 gru f section[0] section").split()
 OPERATORS = "+ - * / // % ^ @ @max == < and or".split()
 LINES = (
