@@ -18,6 +18,7 @@ from . import recur as operators
 from .import_torch import matching_weights
 from .plan import Plan, get
 from .ports import arrange, check_inputs, check_state, fail, match, port, ports, torch_dtype
+from .quick import Quick
 
 State = Mapping[str, Tensor]
 
@@ -86,6 +87,7 @@ class Layer(nn.Module):
         self._start = plan.static.constants(self._dtype, self._device) if plan.static.fixed else None
         self._cached = None     # (versions, executable's params, initial states) for `step`
         self._fast = getattr(plan.executable, "step", None)
+        self._quick = Quick(self._inputs, self._states)
         self._runs_here = self._device.type in plan.devices
 
     def _params(self) -> list[Tensor]:
@@ -105,7 +107,7 @@ class Layer(nn.Module):
 
     def __getstate__(self):
         # The plan stays behind: it belongs to a process and is found or built again.
-        left = ("_plan", "_fast", "_result", "_start", "_cached")
+        left = ("_plan", "_fast", "_quick", "_result", "_start", "_cached")
         return {k: v for k, v in self.__dict__.items() if k not in left}
 
     def __setstate__(self, state):
@@ -145,6 +147,9 @@ class Layer(nn.Module):
         the static part of the cell is kept from call to call until a
         parameter changes (in place or by assignment; not through `.data`).
         """
+        if state is None and seed is None and not named and self._fast is not None and (
+                found := self._quick.tensors(inputs)) is not None:
+            return self._step(found[:self._quick.n], self._static()[0], found[self._quick.n:], None)
         xs, state = self._arguments(inputs, state, named)
         (B,) = check_inputs(self._inputs, xs, "B", self._device)
         if self._fast is None or self._needs_grad(xs, state) or not direct.possible(xs, state.values()):
@@ -152,6 +157,11 @@ class Layer(nn.Module):
             return self._pack([y[:, 0] for y in outputs]), dict(zip(self.state_names, finals))
         params, start = self._static()
         states = self._initial(state, start, B)
+        self._quick.learn(B)
+        return self._step(xs, params, states, seed)
+
+    def _step(self, xs: list[Tensor], params: list[Tensor], states: list[Tensor], seed: Tensor | int | None):
+        """One step by the executable's own, without gradients."""
         try:
             outputs, finals = self._fast(xs, params, states, seed=operators.number(self._seed_for(seed)),
                                          training=self.training)
