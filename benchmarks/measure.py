@@ -37,7 +37,13 @@ def side_by_side(calls: Sequence[tuple[Callable[[], object], float]], budget: fl
 
 def summary(times: Sequence[float]) -> dict[str, float]:
     cuts = statistics.quantiles(times, n=10, method="inclusive")
-    return {"median": statistics.median(times), "p10": cuts[0], "p90": cuts[-1], "best": min(times), "rounds": len(times)}
+    return {
+        "median": statistics.median(times),
+        "p10": cuts[0],
+        "p90": cuts[-1],
+        "best": min(times),
+        "rounds": len(times),
+    }
 
 
 def product() -> tuple[Callable[[], object], int]:

@@ -107,11 +107,15 @@ class Builder:
 
     def place(self, x: str, axis: int, at: int, dim: Dim) -> str:
         t = self.type(x)
-        return self.add("place", (x,), t.with_shape(t.shape[:axis] + (dim,) + t.shape[axis:]), "place", axis=axis, at=at)
+        return self.add(
+            "place", (x,), t.with_shape(t.shape[:axis] + (dim,) + t.shape[axis:]), "place", axis=axis, at=at
+        )
 
     def concat(self, xs: tuple[str, ...], axis: int, dim: Dim) -> str:
         t = self.type(xs[0])
-        return self.add("concat", tuple(xs), t.with_shape(t.shape[:axis] + (dim,) + t.shape[axis + 1:]), "cat", axis=axis)
+        return self.add(
+            "concat", tuple(xs), t.with_shape(t.shape[:axis] + (dim,) + t.shape[axis + 1 :]), "cat", axis=axis
+        )
 
     def stack(self, xs: tuple[str, ...], axis: int, dim: Dim) -> str:
         t = self.type(xs[0])

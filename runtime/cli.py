@@ -59,10 +59,14 @@ cell_option = click.option("--cell", help="Which cell, if the file holds several
 sizes_option = click.option("-D", "definitions", multiple=True, metavar="NAME=VALUE",
                             help="A dimension or option; without it the file's `# sizes:` line.")
 layer_options = _stack(
-    click.argument("file"), sizes_option, cell_option,
-    click.option("--backend", default="auto", show_default=True), click.option("--schedule", default="auto", show_default=True),
+    click.argument("file"),
+    sizes_option,
+    cell_option,
+    click.option("--backend", default="auto", show_default=True),
+    click.option("--schedule", default="auto", show_default=True),
     click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
-    click.option("--seed", default=0, show_default=True, help="Of the initial parameters and of draws."))
+    click.option("--seed", default=0, show_default=True, help="Of the initial parameters and of draws."),
+)
 B_option = click.option("-B", "B", type=click.IntRange(0), help="Sequences.")
 T_option = click.option("-T", "T", type=click.IntRange(0), help="Steps.")
 
@@ -79,7 +83,9 @@ def _given(file: str, definitions: tuple[str, ...]) -> tuple[str, dict[str, obje
     return text, files.declared_sizes(text) | files.settings(definitions)
 
 
-def _layer(file: str, definitions: tuple[str, ...], cell: str | None, backend: str, schedule: str, dtype: str, seed: int):
+def _layer(
+    file: str, definitions: tuple[str, ...], cell: str | None, backend: str, schedule: str, dtype: str, seed: int
+):
     import torch
 
     from .api import compile

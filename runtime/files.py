@@ -135,7 +135,9 @@ def parameters(path: str) -> Mapping[str, object]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001 - bytes that are no state_dict make torch.load raise anything
-        raise UsageError(f"{path}: not a state_dict that can be read safely ({(str(error) or type(error).__name__).splitlines()[0]})") from None
+        raise UsageError(
+            f"{path}: not a state_dict that can be read safely ({(str(error) or type(error).__name__).splitlines()[0]})"
+        ) from None
     if not isinstance(found, dict):
         raise UsageError(f"{path}: holds {type(found).__name__}, not a state_dict")
     return found

@@ -36,7 +36,9 @@ def matching_weights(cell: Cell, module: nn.Module) -> dict[str, Tensor]:
     values = {ours: given[theirs] for ours, theirs in SOURCES.items() if theirs in given}
     names = {p.name for p in cell.params}
     if extra := names - set(SOURCES):
-        _refuse(f"`{cell.name}` also has {', '.join(f'`{n}`' for n in sorted(extra))}, for which the module has nothing")
+        _refuse(
+            f"`{cell.name}` also has {', '.join(f'`{n}`' for n in sorted(extra))}, for which the module has nothing"
+        )
     for name in sorted(names - set(values)):           # a module without biases
         values[name] = torch.zeros(cell.param(name).type.sizes, dtype=torch.float64)
     if "br" not in names and "b" in names and module.bias:

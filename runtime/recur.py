@@ -45,7 +45,8 @@ def number(seed: Tensor | None) -> int:
     return 0 if seed is None else int(seed)
 
 
-@operator("recur(str key, Tensor[] inputs, Tensor[] params, Tensor[] states, Tensor? seed, bool training, bool keep) -> Tensor[]")
+@operator("recur(str key, Tensor[] inputs, Tensor[] params, Tensor[] states, Tensor? seed, bool training, bool keep)"
+          " -> Tensor[]")
 def recur(key: str, inputs: list[Tensor], params: list[Tensor], states: list[Tensor], seed: Tensor | None,
           training: bool, keep: bool) -> list[Tensor]:
     """Outputs [B, T, *shape], final states [B, *shape], then the tape (empty unless `keep`)."""
@@ -69,8 +70,8 @@ def _(key, inputs, params, states, seed, training, keep):
             *(like.new_empty(sizes, dtype=dtype) for sizes, dtype in tape)]
 
 
-@operator("recur_backward(str key, Tensor[] inputs, Tensor[] params, Tensor[] states, Tensor[] tape, Tensor[] d_outputs,"
-          " Tensor[] d_finals, Tensor? seed, bool training) -> Tensor[]")
+@operator("recur_backward(str key, Tensor[] inputs, Tensor[] params, Tensor[] states, Tensor[] tape,"
+          " Tensor[] d_outputs, Tensor[] d_finals, Tensor? seed, bool training) -> Tensor[]")
 def recur_backward(key: str, inputs: list[Tensor], params: list[Tensor], states: list[Tensor], tape: list[Tensor],
                    d_outputs: list[Tensor], d_finals: list[Tensor], seed: Tensor | None,
                    training: bool) -> list[Tensor]:

@@ -75,7 +75,9 @@ class LlvmExecutable:
     @cached_property
     def back(self) -> Launch:
         a = self.lowered.adjoint
-        return Launch(backward_kernel(a.forward, a.backward, "backward", recompute=self.recompute), self.dtype, self.tile)
+        return Launch(
+            backward_kernel(a.forward, a.backward, "backward", recompute=self.recompute), self.dtype, self.tile
+        )
 
     # -- running ------------------------------------------------------------
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
@@ -168,8 +170,13 @@ class LlvmExecutable:
         order = {"inputs": [f"in.{p.name}" for p in c.inputs], "params": [f"par.{p.name}" for p in c.params],
                  "first": [f"first.{s.name}" for s in c.states], "outputs": [f"out.{o.name}" for o in c.outputs],
                  "final": [f"final.{s.name}" for s in c.states]}
-        return Stepper(self.single, B, order, [(t.sizes, self._dtype(t)) for t in (nodes[o.value].type for o in c.outputs)],
-                       [(s.type.sizes, self._dtype(s.type)) for s in c.states])
+        return Stepper(
+            self.single,
+            B,
+            order,
+            [(t.sizes, self._dtype(t)) for t in (nodes[o.value].type for o in c.outputs)],
+            [(s.type.sizes, self._dtype(s.type)) for s in c.states],
+        )
 
     # -- for people -----------------------------------------------------------
     def explain(self, B: int | None = None, T: int | None = None) -> str:

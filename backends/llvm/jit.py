@@ -89,7 +89,12 @@ def _optimised(text: str, options: Options) -> tuple[llvm.ModuleRef, llvm.Target
 
 
 def _key(text: str, key_extra: str, options: Options) -> str:
-    parts = (text, key_extra, repr(options), *(str(host()[k]) for k in ("llvm", "llvmlite", "triple", "cpu", "features")))
+    parts = (
+        text,
+        key_extra,
+        repr(options),
+        *(str(host()[k]) for k in ("llvm", "llvmlite", "triple", "cpu", "features")),
+    )
     digest = hashlib.sha256()
     for part in parts:  # lengths first, so that no two lists of parts look alike
         digest.update(len(part.encode()).to_bytes(8, "little") + part.encode())
@@ -128,7 +133,9 @@ def compile_module(llvm_ir_text: str, *, key_extra: str = "", options: Options =
                     threads.symbols() if symbols is None else symbols)
 
 
-def compile_described(description: str, make: Callable[[], str], *exports: str, options: Options = Options()) -> Compiled:
+def compile_described(
+    description: str, make: Callable[[], str], *exports: str, options: Options = Options()
+) -> Compiled:
     """As `compile_module`, for IR that `make()` derives from `description`: it is
     not even made when the cache has the code. The key holds the description, the
     text of the modules that derive the IR, and whether there are threads."""

@@ -30,7 +30,9 @@ def emit_kernel(kernel: Kernel, real: ir.Type, width: int) -> ir.Module:
     b = ir.IRBuilder(run.append_basic_block("entry"))
     args = run.args[0]
     slots, n = (b.load(b.gep(args, [i64(k)]), align=8) for k in (7, 6))
-    threads.emit_parallel_for(module, b, worker, b.inttoptr(b.ptrtoint(args, I64), PTR), slots, b.trunc(n, ir.IntType(32)))
+    threads.emit_parallel_for(
+        module, b, worker, b.inttoptr(b.ptrtoint(args, I64), PTR), slots, b.trunc(n, ir.IntType(32))
+    )
     b.ret_void()
     return module
 

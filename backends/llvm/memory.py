@@ -75,7 +75,9 @@ def lane_stride(buffer: Buffer, idx: tuple[Index, ...]) -> int:
     return found
 
 
-def load(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, kind: str, real: ir.Type, width: int, stride: int) -> ir.Value:
+def load(
+    b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, kind: str, real: ir.Type, width: int, stride: int
+) -> ir.Value:
     """A scalar (width 0), `width` contiguous lanes, or a gather of them."""
     mem = memory_type(kind, real)
     if width and stride == 1:

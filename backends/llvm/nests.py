@@ -67,8 +67,13 @@ class PhaseEmitter(Evaluator):
 
             def one(k, _):
                 b = self.nest.b
-                at = [b.gep(self.frame.pointer(b, name), [b.add(self.frame.row(b, self.buffer(name), c, self.step),
-                                                               b.mul(k, i64(size)))]) for name, size in zip(buffers, each)]
+                at = [
+                    b.gep(
+                        self.frame.pointer(b, name),
+                        [b.add(self.frame.row(b, self.buffer(name), c, self.step), b.mul(k, i64(size)))],
+                    )
+                    for name, size in zip(buffers, each)
+                ]
                 if node.op == "solve":
                     copy(b, at[2], at[1], n * columns * size_of(self.real))
                     b.call(linalg.function(b.module, "solve", self.real), [at[0], at[2], i64(n), i64(columns)])
@@ -201,8 +206,12 @@ class PhaseEmitter(Evaluator):
             for j, (n, c) in enumerate(jobs):
                 xs = accs[j * v:(j + 1) * v]
                 while len(xs) > 1:
-                    xs = [self._combine(n, xs[i], xs[i + 1]) if i + 1 < len(xs) else xs[i] for i in range(0, len(xs), 2)]
-                total[j] = horizontal(self.nest.b, xs[0], lambda b, x, y: self._combine(n, x, y)) if red_lanes else xs[0]
+                    xs = [
+                        self._combine(n, xs[i], xs[i + 1]) if i + 1 < len(xs) else xs[i] for i in range(0, len(xs), 2)
+                    ]
+                total[j] = (
+                    horizontal(self.nest.b, xs[0], lambda b, x, y: self._combine(n, x, y)) if red_lanes else xs[0]
+                )
         left = size - whole if red_lanes else 0
         while left:                              # remaining lanes of a vectorised reduction
             tail = w if left >= w else left

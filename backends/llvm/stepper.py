@@ -31,11 +31,18 @@ class Stepper:
             inner = port.numel
             row = inner * (port.heads.size // port.groups if port.heads else 1)
             lead = port.space != "param"
-            words += [0, row if lead else 0, row if port.space in ("input", "output") else 0, inner if port.heads else 0]
+            words += [
+                0,
+                row if lead else 0,
+                row if port.space in ("input", "output") else 0,
+                inner if port.heads else 0,
+            ]
         self.template = bytes((ctypes.c_int64 * len(words))(*words))
         self.block = ctypes.c_int64 * len(words)
         at = {p.name: HEADER + PER_PORT * i for i, p in enumerate(launch.kernel.ports)}
-        self.slots = tuple(at[name] for role in ("inputs", "params", "first", "outputs", "final") for name in order[role])
+        self.slots = tuple(
+            at[name] for role in ("inputs", "params", "first", "outputs", "final") for name in order[role]
+        )
 
     def __call__(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], seed: int,
                  training: bool) -> tuple[list[Tensor], list[Tensor]] | None:

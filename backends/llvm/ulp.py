@@ -130,8 +130,8 @@ def table(count: int = 1_000_000) -> str:
         "Printed by `python -m ostinato.backends.llvm.math`: the largest error found, in units in the last place,",
         "over random and dense arguments whose exact result is a normal number, and the bound that the tests assert.",
         "Results below the smallest normal number may come out as 0 (exp, sigmoid, softplus, logsigmoid). NaN goes",
-        "through, infinities give the exact limits, -0 stays -0 where the function is odd there. `sqrt` and `rsqrt` use",
-        "the processor's correctly rounded root and division; `atan`, `atan2`, double `pow` and sines",
+        "through, infinities give the exact limits, -0 stays -0 where the function is odd there. `sqrt`",
+        "and `rsqrt` use the processor's correctly rounded root and division; `atan`, `atan2`, double `pow` and sines",
         "beyond 2^20 call the C library lane by lane; float `pow` goes through double.",
         "", "| function | float32 | bound | at | float64 | bound | at |", "|---|---|---|---|---|---|---|",
     ]

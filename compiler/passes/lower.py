@@ -31,7 +31,9 @@ class Lower:
                 new[n.name] = _cumsum(b, args[0], n.attr("axis"), n.attr("reverse"))
             elif n.op in ("solve", "logdet"):
                 whole = b.append(Node(b.fresh(f"{n.name}.whole"), n.op, args, n.attrs, n.type, n.span))
-                new[n.name] = b.append(Node(n.name, "broadcast", (whole,), (("axes", tuple(range(n.type.rank))),), n.type))
+                new[n.name] = b.append(
+                    Node(n.name, "broadcast", (whole,), (("axes", tuple(range(n.type.rank))),), n.type)
+                )
             else:
                 new[n.name] = b.append(Node(n.name, n.op, args, n.attrs, n.type, n.span))
         return _renamed(cell, b, new)

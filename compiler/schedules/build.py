@@ -65,7 +65,9 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     names = {p.name for p in made}
     more = _ports(again, heads_f, ports_f, groups_f, "input", "output")
     made += tuple(p for p in more if p.space in ("input", "param") and p.name not in names)
-    made += tuple(replace(p, name=p.name.replace("first.", "check.", 1), space="check") for p in more if p.space == "first")
+    made += tuple(
+        replace(p, name=p.name.replace("first.", "check.", 1), space="check") for p in more if p.space == "first"
+    )
     return Kernel(name, heads, made, _used(scratch_f, first) + _used(scratch_b, second), (first, second), True, "load")
 
 
@@ -93,7 +95,9 @@ def _ports(cell: Cell, heads: Dim | None, split: frozenset[str], groups: dict[st
     for s in cell.states:
         out += [port(f"state.{s.name}", f"{w}.{s.name}", w, s.type.kind, s.type.shape) for w in ("first", "final")]
     for ports, w, space in ((cell.outputs, "out", "output"), (cell.sums, "sum", "sum")):
-        out += [port("", f"{w}.{o.name}", space, nodes[o.value].type.kind, nodes[o.value].type.shape, True) for o in ports]
+        out += [
+            port("", f"{w}.{o.name}", space, nodes[o.value].type.kind, nodes[o.value].type.shape, True) for o in ports
+        ]
     return tuple(out)
 
 

@@ -59,11 +59,18 @@ def _strip(cell: Cell) -> Heads:
     def less(t):
         return t.with_shape(t.shape[1:])
 
-    return Heads(replace(
-        cell, heads=None, body=tuple(body),
-        inputs=tuple(replace(p, type=less(p.type)) if "in." + p.name in ports else p for p in cell.inputs),
-        params=tuple(replace(p, type=less(p.type)) if "par." + p.name in ports else p for p in cell.params),
-        states=tuple(replace(s, type=less(s.type)) if "state." + s.name in ports else s for s in cell.states)), frozenset(ports), grouped)
+    return Heads(
+        replace(
+            cell,
+            heads=None,
+            body=tuple(body),
+            inputs=tuple(replace(p, type=less(p.type)) if "in." + p.name in ports else p for p in cell.inputs),
+            params=tuple(replace(p, type=less(p.type)) if "par." + p.name in ports else p for p in cell.params),
+            states=tuple(replace(s, type=less(s.type)) if "state." + s.name in ports else s for s in cell.states),
+        ),
+        frozenset(ports),
+        grouped,
+    )
 
 
 def _node(n: Node, at, nodes, head, groups) -> tuple[int | None, Node]:

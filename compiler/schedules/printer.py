@@ -21,10 +21,18 @@ def print_kernel(k: Kernel) -> str:
         views = ", ".join(f"{n}[{', '.join(str(o) if v is None else f'{v}+{o}' if o else v for v, o in ix)}]"
                           for n, ix in p.members)
         axes = "".join(f"{c}:{n} " for c, n in p.letters)
-        lines.append(f"  pack    {p.name} [{axes}{p.lane[0]}/{p.lanes} {p.reduced[0]} {len(p.members)} {p.lanes}] of {views}")
+        lines.append(
+            f"  pack    {p.name} [{axes}{p.lane[0]}/{p.lanes} {p.reduced[0]} {len(p.members)} {p.lanes}] of {views}"
+        )
     for run in k.runs:
-        lines.append(f"  for tile{' down' if k.reverse else ''}: run {run.prefix}{'' if not run.doubled else ''}".rstrip())
-        for title, part in (("before", run.before), ("steps" + (" down" if run.reverse else ""), run.steps), ("after", run.after)):
+        lines.append(
+            f"  for tile{' down' if k.reverse else ''}: run {run.prefix}{'' if not run.doubled else ''}".rstrip()
+        )
+        for title, part in (
+            ("before", run.before),
+            ("steps" + (" down" if run.reverse else ""), run.steps),
+            ("after", run.after),
+        ):
             if part.phases:
                 lines.append(f"    {title}:")
                 for p in part.phases:

@@ -51,7 +51,9 @@ class SumPlanner:
         in_steps = node.type.rank > 1 and self._kept(factors) > node.type.numel
         for f in factors:
             self._supply(f, in_steps)
-        groups = (Group(reduced_dims(node, self.nodes), (name,)),) if is_reduction(node) and node.op == "contract" else ()
+        groups = (
+            (Group(reduced_dims(node, self.nodes), (name,)),) if is_reduction(node) and node.op == "contract" else ()
+        )
         phase = Phase("step" if in_steps else "tile", "sum", node.type.shape, groups, (store,),
                       lane="par" if node.type.rank else None)
         self._append(self.in_steps if in_steps else self.afterwards, phase)

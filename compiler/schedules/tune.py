@@ -89,8 +89,14 @@ def _pack(members: tuple[str, ...], p: Phase, run: Run, width: int, per_head: se
             key = (others, (lane, sizes[lane]), (letters[-1], sizes[letters[-1]]), view[0] in per_head)
             by_key.setdefault(key, []).append((name, k, *view))
     for (others, lane, reduced, _), views in by_key.items():
-        pack = Pack(f"pack.{run.prefix}{views[0][0]}.{views[0][1]}", tuple((v[2], v[3]) for v in views), others, lane, reduced,
-                    p.vectors * width)
+        pack = Pack(
+            f"pack.{run.prefix}{views[0][0]}.{views[0][1]}",
+            tuple((v[2], v[3]) for v in views),
+            others,
+            lane,
+            reduced,
+            p.vectors * width,
+        )
         packs[pack.name] = pack
         for m, (name, k, _, _) in enumerate(views):
             packed[(run.prefix + name, k)] = (pack.name, m)

@@ -117,8 +117,13 @@ class Walk:
             return
         if node.op in EXPENSIVE:
             user.costly.add(name)
-        if node.type.rank and node.args and not loops <= {v for v, _ in idx} and \
-                inline_leaves(name, self.nodes, lambda n: n in self.reads)[1] and node.op not in ("broadcast", "slice", "index"):
+        if (
+            node.type.rank
+            and node.args
+            and not loops <= {v for v, _ in idx}
+            and inline_leaves(name, self.nodes, lambda n: n in self.reads)[1]
+            and node.op not in ("broadcast", "slice", "index")
+        ):
             self.enlarged.add(name)             # would be evaluated again and again: worth a unit
             return
         if node.op in ("interleave", "fold") and node.args[0] not in self.reads:

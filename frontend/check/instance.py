@@ -14,7 +14,7 @@ from .context import Context
 from .expr import evaluate
 from .ports import Const, Input, Parameter, Port, State
 from .scope import CellItem, Entity, Failed, Scope
-from .types import Declared, declared, size, text
+from .types import declared, size, text
 from .values import Fn, Lib, Num, Val, Value, show
 
 

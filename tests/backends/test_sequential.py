@@ -7,7 +7,8 @@ import random
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ostinato.backends.llvm.executable import build
 from ostinato.compiler.pipeline import lower
 from ostinato.ir import interp

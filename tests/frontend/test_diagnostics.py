@@ -6,8 +6,17 @@ import pickle
 import re
 
 import pytest
-from ostinato.frontend.diagnostics import (Abandon, Diagnostic, OstinatoError, Reporter, did_you_mean, raise_error,
-                                           render, suggest, to_json)
+from ostinato.frontend.diagnostics import (
+    Abandon,
+    Diagnostic,
+    OstinatoError,
+    Reporter,
+    did_you_mean,
+    raise_error,
+    render,
+    suggest,
+    to_json,
+)
 from ostinato.frontend.errors import CATALOGUE
 from ostinato.ir.types import Span
 
