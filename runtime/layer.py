@@ -35,10 +35,10 @@ class Layer(nn.Module):
     """
 
     def __init__(self, cell: Cell, *, backend: str = "auto", schedule: str = "auto",
-                 dtype: torch.dtype = torch.float32, seed: int = 0, values: Mapping[str, Tensor] | None = None,
+                 dtype: torch.dtype = torch.float32, seed: int = 0, save: str = "auto", values: Mapping[str, Tensor] | None = None,
                  source: str | None = None):
         super().__init__()
-        self.cell, self.backend, self.schedule, self.source = cell, backend, schedule, source
+        self.cell, self.backend, self.schedule, self.save, self.source = cell, backend, schedule, save, source
         self._dtype, self._device, self._seed = dtype, torch.device("cpu"), seed
         self._given = given_values(cell, values or {})
         self._draws = operators.draws(cell)
@@ -75,7 +75,7 @@ class Layer(nn.Module):
 
     def _bind(self) -> None:
         """Find or build the plan for the present dtype, and what calls need often."""
-        plan = get(self.cell, self.backend, self.schedule, self._dtype)
+        plan = get(self.cell, self.backend, self.schedule, self._dtype, self.save)
         self._plan: Plan = plan
         self._inputs, self._states = ports(self.cell, self._dtype)
         self.input_names = tuple(p.name for p in self.cell.inputs)      # in the order of positional arguments

@@ -25,6 +25,7 @@ from ..ir.printer import print_cell
 from ..ir.types import Type
 from .ports import fail, torch_dtype
 
+SAVE = ("auto", "all", "none")
 Meta = tuple[tuple[int, ...], torch.dtype]      # sizes (without B and T) and dtype
 
 
@@ -103,9 +104,9 @@ _plans: dict[str, Plan] = {}
 _lock = threading.RLock()
 
 
-def plan_key(cell: Cell, backend: str, schedule: str, dtype: torch.dtype) -> str:
+def plan_key(cell: Cell, backend: str, schedule: str, dtype: torch.dtype, save: str) -> str:
     """The content key of a plan: the same in every process for the same cell and options."""
-    text = "\n".join((backend, schedule, str(dtype), print_cell(cell)))
+    text = "\n".join((backend, schedule, str(dtype), save, print_cell(cell)))
     return f"{cell.name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
@@ -114,16 +115,18 @@ def find(key: str) -> Plan:
     return _plans[key]
 
 
-def get(cell: Cell, backend: str, schedule: str, dtype: torch.dtype) -> Plan:
+def get(cell: Cell, backend: str, schedule: str, dtype: torch.dtype, save: str = "auto") -> Plan:
     """The plan for a cell, built at the first call. Raises OstinatoError for
     back ends, schedules and dtypes that do not exist or cannot run the cell."""
     backend, schedule = choose(cell, backend, schedule)
     if dtype not in (torch.float32, torch.float64):
         fail("option_value", option="dtype", expected="torch.float32 or torch.float64", actual=dtype)
-    key = plan_key(cell, backend, schedule, dtype)
+    if save not in SAVE:
+        fail("option_value", did_you_mean(str(save), SAVE), option="save", expected=" or ".join(SAVE), actual=repr(save))
+    key = plan_key(cell, backend, schedule, dtype, save)
     with _lock:
         if key not in _plans:
-            _plans[key] = _build(key, cell, backend, schedule, dtype)
+            _plans[key] = _build(key, cell, backend, schedule, dtype, save)
         return _plans[key]
 
 
@@ -146,9 +149,9 @@ def choose(cell: Cell, backend: str, schedule: str) -> tuple[str, str]:
     return name, schedule
 
 
-def _build(key: str, cell: Cell, backend: str, schedule: str, dtype: torch.dtype) -> Plan:
+def _build(key: str, cell: Cell, backend: str, schedule: str, dtype: torch.dtype, save: str) -> Plan:
     module = backends.module(backend)
-    lowered = module.prepare(cell)
+    lowered = module.prepare(cell, save)
     run = lowered.cell
     types = run.nodes()
 

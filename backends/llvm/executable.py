@@ -25,9 +25,9 @@ FEW = 4                        # rows (batch times steps) up to which nothing is
 CHECK_BYTES = 512 * 1024       # values of one tile that the recomputing backward pass keeps
 
 
-def prepare(cell: Cell) -> Lowered:
+def prepare(cell: Cell, save: str = "auto") -> Lowered:
     """The passes of the pipeline."""
-    return lower(cell)
+    return lower(cell, save)
 
 
 def build(lowered: Lowered, dtype: torch.dtype) -> LlvmExecutable:
@@ -46,7 +46,7 @@ class LlvmExecutable:
     @cached_property
     def recompute(self) -> bool:
         """Backward runs the steps again from states kept at the starts of tiles."""
-        return recomputes(self.cell)
+        return self.lowered.save == "auto" and recomputes(self.cell)
 
     @cached_property
     def tile(self) -> int | None:

@@ -150,3 +150,19 @@ def test_an_operation_without_code_is_refused(monkeypatch):
     layer = ostinato.compile(ZOO / "ema.ost", backend="interpreter", D=2)
     with pytest.raises(OstinatoError, match="no code for dance"):
         layer(torch.randn(1, 2, 2))
+
+
+@pytest.mark.parametrize("save", ["auto", "all", "none"])
+def test_what_is_kept_changes_memory_not_gradients(save):
+    text = (Path(__file__).parents[2] / "examples/zoo/gru.ost").read_text()
+    layer = ostinato.compile(text, I=3, H=5, dtype=torch.float64, save=save)
+    x = torch.randn(2, 7, 3, dtype=torch.float64, requires_grad=True)
+    found = torch.autograd.grad(layer(x)[0].square().sum(), (x, *layer.parameters()))
+    wanted = torch.autograd.grad(layer.reference(x)[0].square().sum(), (x, *layer.parameters()))
+    for a, b in zip(found, wanted):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_save_is_checked():
+    with pytest.raises(ostinato.OstinatoError, match="save"):
+        ostinato.compile("cell c() {\n  input x: []\n  output y: [] = x[t]\n}\n", save="some")
