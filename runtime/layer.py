@@ -35,8 +35,8 @@ class Layer(nn.Module):
     """
 
     def __init__(self, cell: Cell, *, backend: str = "auto", schedule: str = "auto",
-                 dtype: torch.dtype = torch.float32, seed: int = 0, save: str = "auto", values: Mapping[str, Tensor] | None = None,
-                 source: str | None = None):
+                 dtype: torch.dtype = torch.float32, seed: int = 0, save: str = "auto",
+                 values: Mapping[str, Tensor] | None = None, source: str | None = None):
         super().__init__()
         self.cell, self.backend, self.schedule, self.save, self.source = cell, backend, schedule, save, source
         self._dtype, self._device, self._seed = dtype, torch.device("cpu"), seed

@@ -122,7 +122,8 @@ def get(cell: Cell, backend: str, schedule: str, dtype: torch.dtype, save: str =
     if dtype not in (torch.float32, torch.float64):
         fail("option_value", option="dtype", expected="torch.float32 or torch.float64", actual=dtype)
     if save not in SAVE:
-        fail("option_value", did_you_mean(str(save), SAVE), option="save", expected=" or ".join(SAVE), actual=repr(save))
+        fail("option_value", did_you_mean(str(save), SAVE), option="save", expected=" or ".join(SAVE),
+             actual=repr(save))
     key = plan_key(cell, backend, schedule, dtype, save)
     with _lock:
         if key not in _plans:
