@@ -21,13 +21,13 @@ def seconds(call: Callable[[], object]) -> float:
 def side_by_side(calls: Sequence[tuple[Callable[[], object], float]], budget: float) -> list[dict[str, float]]:
     """Time several calls in turns, so that a busy moment hits all of them.
 
-    calls: (call, scale of its time). After one warm-up each, 5 to 50 rounds or
+    calls: (call, scale of its time). After one warm-up each, 3 to 50 rounds,
     as many as `budget` seconds allow. Gives median, p10, p90 and best in ms per call.
     """
     for call, _ in calls:
         call()
     once = sum(seconds(call) for call, _ in calls)
-    rounds = max(5, min(50, int(budget / max(once, 1e-6))))
+    rounds = max(3, min(50, int(budget / max(once, 1e-6))))
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for kept, (call, scale) in zip(times, calls):

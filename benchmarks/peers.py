@@ -112,8 +112,9 @@ def torch_compile(case: Case, longest: int = 64) -> Variant:
     return Variant("torch.compile", *calls, scale=T / min(T, longest))
 
 
-def jax_scan(case: Case, associative: bool = False) -> Variant:
-    """lax.scan (or associative_scan) under jit; JAX gets its arrays time first, the layout it likes best."""
+def jax_scan(case: Case, associative: bool = False, longest: int | None = None) -> Variant:
+    """lax.scan (or associative_scan) under jit; JAX gets its arrays time first, the layout it likes best.
+    `longest`: scan at most so many steps and scale the time up to all of them."""
     import jax
     import jax.numpy as jnp
 
@@ -121,11 +122,16 @@ def jax_scan(case: Case, associative: bool = False) -> Variant:
              expm1=jnp.expm1, log_sigmoid=jax.nn.log_sigmoid, split=lambda x, n: jnp.split(x, n, -1),
              layer_norm=lambda x: jax.nn.standardize(x, epsilon=1e-5))
     peer = PEERS[case.name]
-    first = {k: jnp.asarray(np.ascontiguousarray(v.transpose(0, 1).numpy())) for k, v in case.inputs.items()}
+    T = min(case.shape[1], longest or case.shape[1])
+
+    def time_first(x: Tensor):
+        return jnp.asarray(np.ascontiguousarray(x[:, :T].transpose(0, 1).numpy()))
+
+    first = {k: time_first(v) for k, v in case.inputs.items()}
     params = {k: jnp.asarray(v.detach().numpy()) for k, v in case.layer.named_parameters()}
     start = case.layer.initial_state(case.shape[0])
     start = tuple(jnp.asarray(start[k].detach().numpy()) for k in peer.states)
-    cotangent = jnp.asarray(np.ascontiguousarray(case.cotangents[0].transpose(0, 1).numpy()))
+    cotangent = time_first(case.cotangents[0])
 
     def combine(left, right):
         return right[0] * left[0], right[0] * left[1] + right[1]
@@ -141,7 +147,12 @@ def jax_scan(case: Case, associative: bool = False) -> Variant:
     both = jax.jit(jax.grad(lambda xs, params: (run(xs, params) * cotangent).sum(), argnums=(0, 1)))
     return Variant("JAX associative_scan" if associative else "JAX lax.scan",
                    lambda: jax.block_until_ready(forward(first, params)),
-                   lambda: jax.block_until_ready(both(first, params)))
+                   lambda: jax.block_until_ready(both(first, params)), scale=case.shape[1] / T)
+
+
+def jax_short(case: Case) -> Variant:
+    """The scan where its gradient takes seconds."""
+    return jax_scan(case, longest=1024)
 
 
 def jax_associative(case: Case) -> Variant:

@@ -77,7 +77,7 @@ def _lanes() -> list[Workload]:
 
 
 def _matrix() -> list[Workload]:
-    return [Workload("matrix", cell, B, T, {"K": K, "V": K, "N": N}, (peers.jax_scan, peers.eager),
+    return [Workload("matrix", cell, B, T, {"K": K, "V": K, "N": N}, (peers.jax_short, peers.eager),
                      quick=cell == "gated_deltanet" and K == 64)
             for cell in ("gla", "simple_gla", "deltanet", "gated_deltanet", "rwkv7")
             for B, T, N, K in ((2, 1024, 4, 64), (1, 4096, 8, 128))]
