@@ -32,7 +32,8 @@ def run(chosen: set[str], *, quick: bool, threads: int, budget: float, torch_com
     here = machine(threads)
     console.print(f"{here['cpu']}, {threads} thread(s): products {here['gemm_gflops']:.0f} GFLOP/s, "
                   f"copies {here['copy_gbytes_per_s']:.1f} GB/s")
-    left_out = set() if jax and importlib.util.find_spec("jax") else {peers.jax_scan, peers.jax_short, peers.jax_associative}
+    has_jax = jax and importlib.util.find_spec("jax")
+    left_out = set() if has_jax else {peers.jax_scan, peers.jax_short, peers.jax_associative}
     if left_out and jax:
         console.print("jax is not installed: its rows are left out (make bench installs it)")
     rows: dict[str, list[dict]] = {}
