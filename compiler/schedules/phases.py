@@ -153,7 +153,7 @@ class Planner:
             for buffer in buffers:
                 for s in pieces(name, buffer, self.nodes, walk.assembled):
                     (zeros if s.node is None else stores).setdefault(s.node or name, []).append(s)
-        phases = [self._phase(p, stores) for p in protos]
+        phases = join_copies([self._phase(p, stores) for p in protos], self.nodes)
         clear = [Phase(self.domain, "map", s.shape, stores=(s,), lane="par" if s.shape else None)
                  for group in zeros.values() for s in group]
         merged = merge(phases, self.nodes, set(self.reads) | set(self.targets) | set(walk.units))
@@ -192,6 +192,25 @@ def pieces(name: str, buffer: str, nodes: dict[str, Node], assembled, index=None
                           for a, o in index)
             at += 1
         out += pieces(piece, buffer, nodes, assembled, inner)
+    return out
+
+
+def join_copies(phases: list[Phase], nodes: dict[str, Node]) -> list[Phase]:
+    """Move phases that only copy values read (old states that are kept) into
+    the next phase of their shape, before the states they read are written."""
+    out = list(phases)
+    for p in phases:
+        if p.groups or not p.stores or any(s.node is None or nodes[s.node].args for s in p.stores):
+            continue
+        written = {f"next.{nodes[s.node].attr('name')}" for s in p.stores}
+        for j in range(out.index(p) + 1, len(out)):
+            q = out[j]
+            if q.shape == p.shape and q.lane == p.lane and not q.call:
+                out[j] = replace(q, stores=p.stores + q.stores)
+                out.remove(p)
+                break
+            if any(s.buffer.endswith(f".{w}") or s.buffer == w for s in q.stores for w in written):
+                break
     return out
 
 
