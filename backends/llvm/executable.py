@@ -21,7 +21,7 @@ from .stepper import Stepper
 
 SCHEDULES = ("sequential",)
 DEVICES = ("cpu",)
-FEW = 4                        # rows (batch times steps) up to which nothing is packed
+FEW = 4                        # sequences up to which a step packs no weights
 CHECK_BYTES = 512 * 1024       # values of one tile that the recomputing backward pass keeps
 
 
@@ -98,7 +98,7 @@ class LlvmExecutable:
         tensors |= {f"final.{s.name}": x for s, x in zip(cell.states, finals)}
         if keep and self.recompute:
             tensors |= {f"check.{s.name}": x for s, x in zip(cell.states, tape)}
-        launch = self.keep if keep else self.single if B * T <= FEW else self.infer
+        launch = self.keep if keep else self.infer
         launch(B, T, tensors, seed=seed, training=training)
         return outputs[:n], finals, tape
 
@@ -150,16 +150,21 @@ class LlvmExecutable:
     def step(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
              seed: int, training: bool) -> tuple[list[Tensor], list[Tensor]]:
         """One step: inputs [B, *shape] -> (outputs [B, *shape], states)."""
-        B = (inputs or states)[0].shape[0]
+        B, _ = (inputs or states)[0].shape[0], self._both
         if 0 < B <= FEW:
-            stepper = self._steppers.get((B, torch.get_num_threads()))
-            if stepper is None:
-                stepper = self._steppers[B, torch.get_num_threads()] = self._stepper(B)
+            key = B, threads.num_threads()      # not torch's number: in a forked child there is one
+            if (stepper := self._steppers.get(key)) is None:
+                stepper = self._steppers[key] = self._stepper(B)
             if (done := stepper(inputs, params, states, seed, training)) is not None:
                 return done
         outputs, finals, _ = self.forward([x.unsqueeze(1) for x in inputs], params, states, seed=seed,
                                           training=training, keep=False)
         return [y.squeeze(1) for y in outputs], finals
+
+    @cached_property
+    def _both(self) -> tuple[Launch, Launch]:
+        """Kernels for few and for many sequences, made together: no later number of them compiles anything."""
+        return self.single, self.infer
 
     @cached_property
     def _steppers(self) -> dict[tuple[int, int], Stepper]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Buffer, Kernel
-from .loops import i64
+from .loops import I64, i64
 from .memory import memory_type, size_of
 
 WORDS = ("B", "T", "tile", "block", "blocks", "heads", "threads", "slots", "seed", "training", "scratch",
-         "scratch_stride", "tiles")
+         "scratch_stride", "tiles", "chunks", "chunk")
 HEADER, PER_PORT, PER_PACK = 16, 4, 2
 ALIGN = 64
 
@@ -39,10 +39,15 @@ class Frame:
     def _word(self, b: ir.IRBuilder, i: int) -> ir.Value:
         return b.load(b.gep(self.args, [i64(i)]), align=8)
 
-    def enter(self, b: ir.IRBuilder, head: ir.Value, block: ir.Value, scratch: ir.Value) -> None:
-        """Pointers for this item: its head, its first sequence, its scratch memory."""
+    def enter(self, b: ir.IRBuilder, head: ir.Value, block: ir.Value, chunk: ir.Value, scratch: ir.Value) -> None:
+        """Pointers for this item: its head, its first sequence, its stretch of lanes, its scratch memory."""
+        if self.kernel.lanes is not None:
+            size = i64(self.kernel.lanes.size)
+            self.low = b.mul(chunk, self.words["chunk"])
+            self.high = self.least(b, b.add(self.low, self.words["chunk"]), size)
+            self.last = b.zext(b.icmp_signed("==", self.high, size), I64)
         self.first = b.mul(block, self.words["block"])
-        self.count = self._least(b, self.words["block"], b.sub(self.words["B"], self.first))
+        self.count = self.least(b, self.words["block"], b.sub(self.words["B"], self.first))
         at = HEADER
         for port in self.kernel.ports:
             address, sb, st, sn = (self._word(b, at + k) for k in range(PER_PORT))
@@ -71,7 +76,7 @@ class Frame:
     def _pointer_type(self, buffer: Buffer) -> ir.Type:
         return memory_type(buffer.kind, self.real).as_pointer()
 
-    def _least(self, b: ir.IRBuilder, x, y) -> ir.Value:
+    def least(self, b: ir.IRBuilder, x, y) -> ir.Value:
         return b.select(b.icmp_signed("<", x, y), x, y)
 
     def pointer(self, b: ir.IRBuilder, name: str) -> ir.Value:

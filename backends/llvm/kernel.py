@@ -49,13 +49,14 @@ def _emit_worker(fn: ir.Function, kernel: Kernel, real: ir.Type, width: int) -> 
             for role in ("state", "next"):
                 name = f"{run.prefix}{role}.{s}"
                 frame.slots[name] = b.alloca(memory_type(frame.buffers[name].kind, real).as_pointer())
-    items = b.mul(w["blocks"], w["heads"])
+    items = b.mul(b.mul(w["blocks"], w["heads"]), w["chunks"])
     count = b.sdiv(b.add(b.sub(items, slot), b.sub(w["slots"], i64(1))), w["slots"])
 
     def item(k, _):
         b = nest.b
         number = b.add(slot, b.mul(k, w["slots"]))
-        frame.enter(b, b.sdiv(number, w["blocks"]), b.srem(number, w["blocks"]), scratch)
+        chunk, number = b.srem(number, w["chunks"]), b.sdiv(number, w["chunks"])
+        frame.enter(b, b.sdiv(number, w["blocks"]), b.srem(number, w["blocks"]), chunk, scratch)
         nest.base = len(nest.scopes) - 1
         _Item(kernel, frame, nest, real, width).emit()
         return []
@@ -94,7 +95,7 @@ class _Item:
         k, b, frame = self.kernel, self.nest.b, self.frame
         w = frame.words
         frame.tile_start = b.mul(n, w["tile"])
-        steps = frame._least(b, w["tile"], b.sub(w["T"], frame.tile_start))
+        steps = frame.least(b, w["tile"], b.sub(w["T"], frame.tile_start))
         if k.checkpoint:
             run = k.runs[0]
             for s in run.states:
@@ -123,25 +124,33 @@ class _Item:
                          self.frame.count, steps, t).emit(p)
 
     def _copy(self, to: str, from_: str, tile: ir.Value | None = None) -> None:
-        """Copy a state between scratch and a port, row by row."""
-        frame = self.frame
+        """Copy a state between scratch and a port, row by row; of a state with the lanes that items divide, its own."""
+        frame, lane = self.frame, self.kernel.lanes
         buffer = frame.buffers[from_]
-        size = buffer.numel * size_of(memory_type(buffer.kind, self.real))
+        size = size_of(memory_type(buffer.kind, self.real))
+        cut = lane is not None and buffer.axes[-1:] == (lane,)
+        pieces, length = (buffer.numel // lane.size, lane.size) if cut else (1, buffer.numel)
 
         def row(i, _):
-            b = self.nest.b
-            ends = []
-            for name in (to, from_):
-                port = frame.buffers[name]
-                if port.space == "state":
-                    at = b.mul(i, i64(port.numel))
-                else:
-                    sb, st = frame.strides[name]
-                    at = b.mul(i, sb)
-                    at = b.add(at, b.mul(tile, st)) if tile is not None else at
-                ends.append(b.gep(frame.pointer(b, name), [at]))
-            copy(self.nest.b, *ends, size)
+            def piece(k, _):
+                b = self.nest.b
+                inner = b.mul(k, i64(length))
+                inner, count = (b.add(inner, frame.low), b.sub(frame.high, frame.low)) if cut else (inner, i64(length))
+                ends = []
+                for name in (to, from_):
+                    port = frame.buffers[name]
+                    if port.space == "state":
+                        at = b.mul(i, i64(port.numel))
+                    else:
+                        sb, st = frame.strides[name]
+                        at = b.mul(i, sb)
+                        at = b.add(at, b.mul(tile, st)) if tile is not None else at
+                    ends.append(b.gep(frame.pointer(b, name), [b.add(at, inner)]))
+                copy(b, *ends, b.mul(count, i64(size)))
+                return []
+
+            self.nest.loop("piece", i64(0), i64(pieces), 1, [], piece)
             return []
 
-        if size:
+        if buffer.numel:
             self.nest.loop("row", i64(0), frame.count, 1, [], row)

@@ -18,6 +18,7 @@ from .vector import F32, F64
 TILE_BYTES = 384 * 1024        # scratch that should stay in the second-level cache
 BIG_SUMS, SUM_ROWS = 1 << 20, 256   # sums of that many elements want that many rows at a time
 MOST_BLOCKS = 16               # batch blocks with sums of their own
+LANES = 12                     # a stretch of lanes is a multiple of so many registers: of 1, 2, 3 and 4
 SCRATCH, SEED, TRAINING = (WORDS.index(w) for w in ("scratch", "seed", "training"))
 
 
@@ -26,7 +27,7 @@ class Launch:
 
     def __init__(self, kernel: Kernel, dtype: torch.dtype, tile: int | None = None):
         self.dtype, self.tile = dtype, tile
-        width = jit.vector_width(dtype)
+        width = self.width = jit.vector_width(dtype)
         self.kernel = tune(kernel, width, 32 if jit.host()["vector_bits"] == 512 else 16)
         self.code = jit.compile_described(f"{self.kernel} {dtype} {width}", self.llvm, "run")
         self.function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.code.address("run"))
@@ -62,14 +63,24 @@ class Launch:
             tile = max(least, min(256, TILE_BYTES // per_step))
         return block, -(-B // block), max(1, min(tile, T) if self.tile is None else tile)
 
+    def chunks(self, items: int, n: int) -> tuple[int, int]:
+        """(stretches of lanes per item, lanes in each): several where there are fewer items than threads."""
+        lanes = self.kernel.lanes
+        if lanes is None or items >= n:
+            return 1, lanes.size if lanes else 0
+        least = LANES * self.width              # a multiple of every block of registers
+        chunk = max(least, -(-lanes.size * items // n // least) * least)
+        return max(1, -(-lanes.size // chunk)), chunk
+
     def header(self, B: int, T: int) -> tuple[list[int], int]:
         """The first words of the argument block (see `frame.WORDS`), and the bytes of scratch memory."""
         block, blocks, tile = self.geometry(B, T)
         heads = self.kernel.heads.size if self.kernel.heads else 1
         n = threads.num_threads()
-        slots = min(blocks * heads, 2 * n if n > 1 else 1)
+        chunks, chunk = self.chunks(blocks * heads, n)
+        slots = min(blocks * heads * chunks, 2 * n if n > 1 else 1)
         stride = sum(_up(x * block) for x in self.fixed_bytes) + sum(_up(x * block * tile) for x in self.tile_bytes)
-        words = [B, T, tile, block, blocks, heads, n, slots, 0, 0, 0, stride, -(-T // tile), 0, 0, 0]
+        words = [B, T, tile, block, blocks, heads, n, slots, 0, 0, 0, stride, -(-T // tile), chunks, chunk, 0]
         return words, stride * slots + ALIGN
 
     def __call__(self, B: int, T: int, tensors: dict[str, Tensor], *, seed: int = 0, training: bool = False) -> None:

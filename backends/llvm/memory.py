@@ -108,11 +108,11 @@ def store(b: ir.IRBuilder, value: ir.Value, pointer: ir.Value, offset: ir.Value,
         b.store(value, b.gep(pointer, [offset]), align=size_of(mem))
 
 
-def copy(b: ir.IRBuilder, to: ir.Value, from_: ir.Value, nbytes: int) -> None:
-    """memcpy of a fixed number of bytes."""
+def copy(b: ir.IRBuilder, to: ir.Value, from_: ir.Value, nbytes: ir.Value) -> None:
+    """memcpy."""
     byte = I8.as_pointer()
     memcpy = b.module.declare_intrinsic("llvm.memcpy", [byte, byte, I64])
-    b.call(memcpy, [b.bitcast(to, byte), b.bitcast(from_, byte), i64(nbytes), ir.Constant(BIT, 0)])
+    b.call(memcpy, [b.bitcast(to, byte), b.bitcast(from_, byte), nbytes, ir.Constant(BIT, 0)])
 
 
 def splat(b: ir.IRBuilder, value: ir.Value, width: int) -> ir.Value:

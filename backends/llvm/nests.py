@@ -75,7 +75,7 @@ class PhaseEmitter(Evaluator):
                     for name, size in zip(buffers, each)
                 ]
                 if node.op == "solve":
-                    copy(b, at[2], at[1], n * columns * size_of(self.real))
+                    copy(b, at[2], at[1], i64(n * columns * size_of(self.real)))
                     b.call(linalg.function(b.module, "solve", self.real), [at[0], at[2], i64(n), i64(columns)])
                 else:
                     b.call(linalg.function(b.module, "logdet", self.real), [*at, i64(n)])
@@ -144,8 +144,25 @@ class PhaseEmitter(Evaluator):
             copies(i, v, w, self.nest.b.sdiv(i, i64(block)) if whole > block else i64(0), 0)
             return []
 
+        left = size - whole
+        if self.kernel.lanes is not None and self.phase.shape[-1] == self.kernel.lanes:
+            high = self.frame.least(self.nest.b, self.frame.high, i64(whole))
+            self.nest.loop(var, self.frame.low, high, block, [], full)
+            if left:                            # the last item's
+
+                def rest_once(_, __):
+                    self._open_rest(var, whole, copies)
+                    return []
+
+                self.nest.loop("last", i64(0), self.frame.last, 1, [], rest_once)
+            return
         if whole:
             self.nest.loop(var, i64(0), i64(whole), block, [], full)
+        self._open_rest(var, whole, copies)
+
+    def _open_rest(self, var: str, whole: int, copies) -> None:
+        """The registers, then the lanes, that do not fill a block."""
+        size, w, block = self.phase.shape[-1].size, self.width, self.width * self.phase.vectors
         left = size - whole
         if left >= w:
             self.nest.enter(var)
@@ -198,10 +215,9 @@ class PhaseEmitter(Evaluator):
         size, w = g.dims[-1].size, self.width
         v = self.phase.vectors if red_lanes and not self.phase.shape else 1
         whole = size - size % (w * v) if red_lanes else 0
-        width = (lambda c: w if red_lanes else self._width(c))
         total = {}
         if whole or not red_lanes:
-            accs = [self._start(n, width(c)) for n, c in jobs for _ in range(v)]
+            accs = [self._start(n, w if red_lanes else self._width(c)) for n, c in jobs for _ in range(v)]
             accs = self._red_loops(g, 0, accs, jobs, v, whole if red_lanes else size, w * v if red_lanes else 1)
             for j, (n, c) in enumerate(jobs):
                 xs = accs[j * v:(j + 1) * v]

@@ -16,6 +16,7 @@ from ..passes.dce import Dce, live
 from ..passes.lower import Lower
 from .heads import strip
 from .kernel import Buffer, Kernel
+from .lanes import common
 from .sequential import Scratch, build_run
 
 
@@ -37,7 +38,8 @@ def forward_kernel(cell: Cell, name: str, *, packing: bool = True, checkpoint: b
     if checkpoint:
         made += tuple(replace(p, name=p.name.replace("first.", "check.", 1), space="check")
                       for p in made if p.space == "first")
-    return Kernel(name, heads, made, _used(scratch, run), (run,), cell.reverse, "save" if checkpoint else None)
+    kernel = Kernel(name, heads, made, _used(scratch, run), (run,), cell.reverse, "save" if checkpoint else None)
+    return replace(kernel, lanes=common(kernel, cell))
 
 
 def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool) -> Kernel:
@@ -68,7 +70,9 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     made += tuple(
         replace(p, name=p.name.replace("first.", "check.", 1), space="check") for p in more if p.space == "first"
     )
-    return Kernel(name, heads, made, _used(scratch_f, first) + _used(scratch_b, second), (first, second), True, "load")
+    used = _used(scratch_f, first) + _used(scratch_b, second)
+    kernel = Kernel(name, heads, made, used, (first, second), True, "load")
+    return replace(kernel, lanes=common(kernel, again, back))
 
 
 def _stripped(cell: Cell) -> tuple[Cell, Dim | None, frozenset[str], dict[str, int]]:

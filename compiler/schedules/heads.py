@@ -43,7 +43,7 @@ def _strip(cell: Cell) -> Heads:
     groups: dict[str, int] = {}
     body: list[Node] = []
     for n in cell.body:
-        at[n.name], node = _node(n, at, nodes, head, groups)
+        at[n.name], node = follow(n, at, nodes, head, groups)
         body.append(node)
     grouped = {nodes[name].attr("name"): times for name, times in groups.items()}
     for s in cell.states:
@@ -73,7 +73,8 @@ def _strip(cell: Cell) -> Heads:
     )
 
 
-def _node(n: Node, at, nodes, head, groups) -> tuple[int | None, Node]:
+def follow(n: Node, at, nodes, head, groups) -> tuple[int | None, Node]:
+    """Where the axis `head` is in a node's value (`at`: in the values before), and the node without it."""
     t = n.type
     out = {"input": 0, "param": 0, "state": 0}.get(n.op)
     if n.op in ("input", "param", "state"):

@@ -142,5 +142,6 @@ class Kernel:
     runs: tuple[Run, ...]
     reverse: bool
     checkpoint: str | None = None
+    lanes: Dim | None = None                  # the axis that work items may take a stretch of
     packs: tuple[Pack, ...] = ()
     packed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)

@@ -90,3 +90,47 @@ def test_threads_change_nothing_but_rounding(threads):
             assert runs_agree(random_cell(random.Random(seed)), 7, 5) < 1e-9
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name, dims", [("hgrn_gates", {"D": 405}), ("ema", {"D": 197}), ("iir", {"D": 300}),
+                                        ("gla", {"N": 1, "K": 3, "V": 130})])
+def test_lanes_are_shared_out_where_sequences_are_few(name, dims):
+    from pathlib import Path
+
+    from ostinato.compiler.schedules.build import forward_kernel
+    from ostinato.frontend.load import load
+
+    zoo = Path(__file__).parents[2] / "examples/zoo"
+    cell = load(zoo / f"{name}.ost").cells[name].elaborate(**dims)
+    assert forward_kernel(lower(cell).cell, "forward").lanes is not None
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for B in (1, 2, 3):
+            assert runs_agree(cell, B, 9) < 1e-9
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name, dims", [("lstm", {"I": 3, "H": 5}), ("gated_deltanet", {"N": 2, "K": 3, "V": 4})])
+def test_no_size_compiles_anything_new(name, dims):
+    from pathlib import Path
+
+    import ostinato
+
+    layer = ostinato.compile(Path(__file__).parents[2] / f"examples/zoo/{name}.ost", **dims)
+
+    def use(B, T):
+        g = torch.Generator().manual_seed(0)
+        xs = [torch.rand(B, T, *p.type.sizes, generator=g).requires_grad_() for p in layer.cell.inputs]
+        y, _ = layer(*xs)
+        y.sum().backward()
+        with torch.no_grad():
+            layer(*xs)
+            layer.step(*(x[:, 0] for x in xs))
+
+    use(2, 3)
+    count = ostinato.compile_count()
+    for B, T in ((1, 1), (4, 1), (5, 2), (17, 9), (1, 300)):
+        use(B, T)
+    assert ostinato.compile_count() == count
