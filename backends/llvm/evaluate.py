@@ -21,6 +21,7 @@ from .vector import fma
 
 PREFETCH_FROM = 512 * 1024     # packs larger than this are streamed from beyond the second-level cache
 PREFETCH_AHEAD = 8 * 1024      # bytes
+CONSTANTS = frozenset(("literal", "iota", "training"))      # leaves that live in no buffer but one they are stored in
 
 
 class Evaluator:
@@ -89,7 +90,8 @@ class Evaluator:
         return self._static[name]
 
     def _compute(self, node: Node, idx, c, b: ir.IRBuilder) -> ir.Value:
-        if node.name in self.part.reads and (node.name not in self.own or not node.args):
+        written = node.name in self.own and (node.args or node.op in CONSTANTS)
+        if node.name in self.part.reads and not written:
             return self.get(self.part.reads[node.name], idx, c, b)
         match node.op:
             case "literal":

@@ -101,7 +101,9 @@ def _trained(cell: Cell) -> set[str]:
 
 
 def _without_unread(cell: Cell) -> Cell:
-    """The cell without dead nodes and without parameters that nothing reads."""
+    """The cell without dead nodes, without parameters that nothing reads, and
+    without the init region: the runtime draws the values of the program's cell."""
     cell = Dce()(cell)
     read = {n.attr("name") for n in cell.body if n.op == "param"}
-    return replace(cell, params=tuple(p for p in cell.params if p.name in read))
+    params = tuple(replace(p, init=None) for p in cell.params if p.name in read)
+    return replace(cell, params=params, init=())

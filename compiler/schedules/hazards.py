@@ -31,8 +31,12 @@ def read_points(p: Phase, nodes: dict[str, Node], reads: dict[str, str], names: 
     found: list[tuple] = []
     grouped = {n for g in p.groups for n in g.nodes}
     own = {s.node for s in p.stores} | {s.node for s, _ in p.inner}
+    seen: set[tuple[str, tuple]] = set()
 
     def visit(name: str, idx: tuple) -> None:
+        if (name, idx) in seen:
+            return
+        seen.add((name, idx))
         if name in names:
             found.append(idx)
         elif name not in grouped and (name in own or name not in reads):

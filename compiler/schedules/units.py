@@ -27,6 +27,7 @@ class Unit:
     order: int
     uses: list[tuple[str, bool]] = field(default_factory=list)
     costly: set[str] = field(default_factory=set)   # expensive values evaluated inline
+    seen: set[tuple[str, tuple]] = field(default_factory=set)   # (value, point) already visited from here
     phase: int = -1
 
 
@@ -104,8 +105,9 @@ class Walk:
 
     def _visit(self, name: str, idx: tuple, user: Unit, loops: frozenset) -> None:
         node = self.nodes[name]
-        if name in self.reads:
+        if name in self.reads or (name, idx) in user.seen:
             return
+        user.seen.add((name, idx))              # a value used twice is walked once: not 2^depth paths
         if name in self.units or is_reduction(node) or name in self.stops or node.op in ASSEMBLED + CALLS:
             if name not in self.units and self.cross(name):
                 return
