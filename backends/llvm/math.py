@@ -3,7 +3,8 @@
 `emit(b, "tanh", x)` appends code to the builder `b` and returns the value;
 operands are `float`, `double`, `i64` or `i1`, or vectors of any number of
 lanes of these, all of the same lane count. `ir.meaning` defines the results.
-Real add, sub, mul carry `contract`: LLVM may fuse a product with a sum.
+Real add and mul carry `contract`: LLVM may fuse a product with a sum. Not sub:
+where `a * b` is computed twice, `a * b - max(a * b)` has to stay <= 0.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def _real_floordiv(b, x, y):
 _REAL: dict[str, Callable[..., ir.Value]] = {
     "neg": lambda b, x: b.fneg(x), "abs": lambda b, x: intrinsic(b, "fabs", x), "sign": _real_sign,
     "rsqrt": lambda b, x: b.fdiv(const(x.type, 1.0), intrinsic(b, "sqrt", x)),
-    "add": _contracted("fadd"), "sub": _contracted("fsub"), "mul": _contracted("fmul"),
+    "add": _contracted("fadd"), "sub": lambda b, x, y: b.fsub(x, y), "mul": _contracted("fmul"),
     "div": lambda b, x, y: b.fdiv(x, y),
     "max": _extreme(">"), "min": _extreme("<"), "mod": _real_mod, "floordiv": _real_floordiv,
 }
