@@ -41,6 +41,11 @@ class Commands(click.Group):
         except UsageError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if not files.too_large(error):
+                raise
+            click.echo("error: these sizes need more memory than there is", err=True)
+            sys.exit(2)
         except BrokenPipeError:
             sys.stderr.close()
             sys.exit(2)
@@ -65,7 +70,8 @@ layer_options = _stack(
     click.option("--backend", default="auto", show_default=True),
     click.option("--schedule", default="auto", show_default=True),
     click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
-    click.option("--seed", default=0, show_default=True, help="Of the initial parameters and of draws."),
+    click.option("--seed", type=click.IntRange(-2**63, 2**63 - 1), default=0, show_default=True,
+                 help="Of the initial parameters and of draws."),
 )
 B_option = click.option("-B", "B", type=click.IntRange(0), help="Sequences.")
 T_option = click.option("-T", "T", type=click.IntRange(0), help="Steps.")
@@ -209,7 +215,8 @@ def run(inputs: tuple[str, ...], params: str | None, output: Path, as_json: bool
 @click.option("--backend", "names", multiple=True, help="Default: all.")
 @B_option
 @T_option
-@click.option("--tolerance", type=float, help="Largest error allowed (default: 2e-4 in float32, 1e-9 in float64).")
+@click.option("--tolerance", type=click.FloatRange(0),
+              help="Largest error allowed (default: 2e-4 in float32, 1e-9 in float64).")
 @json_option
 def verify(file: str, definitions: tuple[str, ...], cell: str | None, dtypes: tuple[str, ...], names: tuple[str, ...],
            B: int | None, T: int | None, tolerance: float | None, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,12 @@ SIZES = re.compile(r"^#\s*sizes:(.*)$", re.MULTILINE)
 
 class UsageError(Exception):
     """The command line or a file it names cannot be used; the message says why."""
+
+
+def too_large(error: Exception) -> bool:
+    """Whether an error of NumPy or torch says that an array does not fit into memory."""
+    said = "allocate memory", "Storage size calculation overflowed", "integer multiplication overflow"
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 
 
 def read_text(path: str) -> str:
@@ -106,7 +113,7 @@ def arrays(path: str) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"{path}: {error}") from None
     except (AttributeError, TypeError):         # np.load gave an array, which is no context
         raise UsageError(f"{path} holds one array without a name; write NAME={path}") from None

@@ -34,7 +34,7 @@ def run_arrays(layer: Layer, arrays: Mapping[str, np.ndarray], params: Mapping[s
 
 
 def _tensor(name: str, x: np.ndarray, dtype: torch.dtype | None) -> Tensor:
-    if x.dtype.kind not in "fiub":
+    if x.dtype.kind not in "fiub" or x.dtype.itemsize > 8:
         raise UsageError(f"{name}: an array of {x.dtype} cannot be read")
     found = torch.from_numpy(np.ascontiguousarray(x.astype(x.dtype.newbyteorder("="))).reshape(x.shape))
     same = dtype is None or found.is_floating_point() == dtype.is_floating_point

@@ -70,7 +70,7 @@ def verify_cell(cell: Cell, *, values: Mapping[str, Tensor] | None = None, shape
         for backend in names or found:
             for schedule in backends.module(backend).SCHEDULES:
                 rows.append(_row(cell, backend, schedule, dtype, values, cases, references,
-                                 tolerance or TOLERANCE[dtype]))
+                                 TOLERANCE[dtype] if tolerance is None else tolerance))
     return rows
 
 

@@ -146,6 +146,14 @@ def test_run_refuses_what_does_not_fit(tmp_path, file):
     assert "objects.npy" in call("run", file, "-i", f"x={tmp_path / 'objects.npy'}", "-o", out, status=2).stderr
     assert "NAME=" in call("run", file, "-i", tmp_path / "x.npy", "-o", out, status=2).stderr
     assert "junk.pt" in call("run", file, "-i", x, "-p", tmp_path / "junk.pt", "-o", out, status=2).stderr
+    np.save(tmp_path / "long.npy", np.zeros((2, 7, 3), np.longdouble))
+    if np.dtype(np.longdouble).itemsize > 8:
+        assert "cannot be read" in call("run", file, "-i", f"x={tmp_path / 'long.npy'}", "-o", out, status=2).stderr
+    np.savez_compressed(tmp_path / "bad.npz", x=np.arange(200.0))
+    data = bytearray((tmp_path / "bad.npz").read_bytes())
+    data[120:180] = b"\xff" * 60
+    (tmp_path / "bad.npz").write_bytes(data)
+    assert "bad.npz" in call("run", file, "-i", tmp_path / "bad.npz", "-o", out, status=2).stderr
     assert "twice" in call("run", file, "-i", x, "-i", x, "-o", out, status=2).stderr
     assert ".npz" in call("run", file, "-i", x, "-o", tmp_path / "out.txt", status=2).stderr
     assert not out.exists()
@@ -160,7 +168,8 @@ def test_verify(file):
 
 
 def test_verify_fails_where_it_must(file):
-    call("verify", file, "--tolerance", "1e-30", "--dtype", "float32", status=1)
+    for tolerance in ("1e-30", "0"):
+        call("verify", file, "--tolerance", tolerance, "--dtype", "float32", status=1)
     assert "did you mean" in call("verify", file, "--backend", "lvm", status=1).stderr
 
 
@@ -173,7 +182,8 @@ def test_bench(file):
 @pytest.mark.parametrize("arguments,message", [
     (["check", "nowhere.ost"], "nowhere.ost"), (["ir", "FILE", "-D", "H"], "-D H=128"),
     (["ir", "FILE", "-D", "H=1", "-D", "H=2"], "twice"), (["ir", "FILE", "-D", "backend=llvm"], "--backend"),
-    (["frobnicate"], "No such command"), (["ir", "FILE", "--dtype", "float16"], "float16"), (["check", "."], "directory"),
+    (["bench", "FILE", "-B", str(10**9), "-T", str(10**9)], "more memory"), (["ir", "FILE", "--seed", str(2**64)], "seed"),
+    (["verify", "FILE", "--tolerance", "-1"], "tolerance"), (["frobnicate"], "No such command"), (["ir", "FILE", "--dtype", "float16"], "float16"), (["check", "."], "directory"),
 ])
 def test_usage_errors(file, arguments, message):
     assert message in call(*(str(file) if a == "FILE" else a for a in arguments), status=2).stderr
