@@ -11,8 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ostinato
+import pandas
 import pytest
+import snntorch.surrogate
 import torch
+from minGRU_pytorch.minGRU import minGRU
+from minGRU_pytorch.minLSTM import minLSTM
+from ncps.torch import LTCCell
+from ncps.wirings import FullyConnected
+from scipy.signal import cont2discrete
 from torch import Tensor, einsum
 from torch.func import functional_call
 from zoo_data import assert_close, data, detached, leaves, path, shake
@@ -63,7 +70,6 @@ def test_ltc_agrees_with_ncps(backend, n, dt):
     """ncps sums one sigmoid per synapse, the cell has one sigmoid of the sum: they are the same
     network when each neuron has one synapse, from an input or from a neuron. Then sigma is the
     weight, mu = -bias / weight, w = 1, erev = A, gleak = 1 / tau, vleak = 0 and cm = 1."""
-    ncps, wirings = pytest.importorskip("ncps.torch"), pytest.importorskip("ncps.wirings")
     I, H = 3, 6
     layer = build("ltc", backend, I=I, H=H, n=n, dt=dt)
     W, R = torch.zeros(H, I, dtype=torch.float64), torch.zeros(H, H, dtype=torch.float64)
@@ -72,8 +78,8 @@ def test_ltc_agrees_with_ncps(backend, n, dt):
     with torch.no_grad():
         for p, synapses in ((layer.W, W), (layer.R, R)):
             p.copy_(synapses * (p.sign() + p))           # away from 0, where mu has its pole
-    wiring = wirings.FullyConnected(H)
-    module = ncps.LTCCell(wiring, I, input_mapping=None, output_mapping=None, ode_unfolds=n, epsilon=0.0)
+    wiring = FullyConnected(H)
+    module = LTCCell(wiring, I, input_mapping=None, output_mapping=None, ode_unfolds=n, epsilon=0.0)
 
     def synapses(weight, exists, p):
         real = torch.where(exists.T > 0, weight.T, 1.0)
@@ -100,14 +106,13 @@ SURROGATES = {"fast_sigmoid": (25, "1 / (1 + slope * abs(v))^2"),
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_lif_agrees_with_snntorch(backend, surrogate):
     """Leaky with reset by subtraction; the membrane, the spikes, and the surrogate gradient."""
-    snntorch, grads = pytest.importorskip("snntorch"), pytest.importorskip("snntorch.surrogate")
     slope, derivative = SURROGATES[surrogate]
     text = Path(path("lif")).read_text()
     assert SURROGATES["fast_sigmoid"][1] in text
     text = text.replace(SURROGATES["fast_sigmoid"][1], derivative)
     layer = build("lif", backend, text, D=5, slope=slope)
     beta, theta = (torch.tensor(v, dtype=torch.float64) for v in (0.9, 1.0))
-    module = snntorch.Leaky(beta, theta, spike_grad=getattr(grads, surrogate)(slope), reset_mechanism="subtract")
+    module = snntorch.Leaky(beta, theta, spike_grad=getattr(snntorch.surrogate, surrogate)(slope), reset_mechanism="subtract")
 
     def theirs(xs, p, states):
         v, spikes, vs = states["v"], [], []
@@ -148,19 +153,18 @@ def test_slstm_agrees_with_xlstm(backend, start):
     agree(layer, theirs, xs, states if start == "given" else None)
 
 
-MIN = {"mingru": ("minGRU", "to_hidden_and_gate.weight", (1, 0)),       # their order of blocks, by ours
-       "minlstm": ("minLSTM", "to_hidden_and_f_i_gate.weight", (2, 0, 1))}
+MIN = {"mingru": (minGRU, "to_hidden_and_gate.weight", (1, 0)),       # their order of blocks, by ours
+       "minlstm": (minLSTM, "to_hidden_and_f_i_gate.weight", (2, 0, 1))}
 
 
 @pytest.mark.parametrize("mode", ["parallel", "parallel from a state", "steps"])
 @pytest.mark.parametrize("name", MIN)
 def test_min_cells_agree_with_mingru_pytorch(backend, name, mode):
     """Its scan in log space and its steps. It has no bias: ours is its weight of an input that is 1."""
-    kind, key, order = MIN[name]
-    package = pytest.importorskip(f"minGRU_pytorch.{kind}")
+    package, key, order = MIN[name]
     I, H = 3, 6
     layer = build(name, backend, I=I, H=H)
-    module = getattr(package, kind)(I + 1, expansion_factor=H / (I + 1), proj_out=False)
+    module = package(I + 1, expansion_factor=H / (I + 1), proj_out=False)
 
     def theirs(xs, p, states):
         weight = torch.cat([p["W"], p["b"][:, None]], 1).view(len(order), H, I + 1)[list(order)].flatten(0, 1)
@@ -188,7 +192,6 @@ def test_min_cells_agree_with_mingru_pytorch(backend, name, mode):
 
 def test_ema_agrees_with_pandas(backend):
     """`ewm(adjust=False)` starts from the first sample. It is linear: its matrix is its answer to impulses."""
-    pandas = pytest.importorskip("pandas")
     B, T = 2, 60
     layer = build("ema", backend, D=5)
 
@@ -207,7 +210,6 @@ def test_ema_agrees_with_pandas(backend):
 
 def test_legs_agrees_with_scipy(backend):
     """At each time, HiPPO-LegS divided by that time and discretised by `cont2discrete`, bilinear."""
-    signal = pytest.importorskip("scipy.signal")
     layer = build("legs", backend, D=5)
     n = torch.arange(5, dtype=torch.float64)
     root = (2 * n + 1).sqrt()
@@ -217,7 +219,7 @@ def test_legs_agrees_with_scipy(backend):
         c, cs = torch.zeros(xs["u"].shape[0], 5, dtype=torch.float64), []
         for t, u in enumerate(xs["u"].unbind(1), 1):
             system = A / t, root[:, None].numpy() / t, A[:1], A[:1, :1]
-            Ad, Bd = map(torch.from_numpy, signal.cont2discrete(system, 1.0, "bilinear")[:2])
+            Ad, Bd = map(torch.from_numpy, cont2discrete(system, 1.0, "bilinear")[:2])
             c = c @ Ad.T + u[:, None] * Bd[:, 0]
             cs.append(c)
         return {"c": torch.stack(cs, 1), "final.c": c}
