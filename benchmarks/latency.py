@@ -28,7 +28,7 @@ def latency_rows(cells: list[tuple[str, dict[str, int]]]) -> list[dict[str, obje
 def _child(cells, T: int, cache: str) -> list[dict[str, object]]:
     env = os.environ | {"XDG_CACHE_HOME": cache, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     out = subprocess.run([sys.executable, "-m", "benchmarks.latency", json.dumps([cells, T])], env=env, cwd=ROOT,
-                         capture_output=True, text=True, check=True)
+                         stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(out.stdout.splitlines()[-1])
 
 
@@ -59,7 +59,7 @@ def _measure(cells, T: int) -> list[dict[str, object]]:
 
 
 def _gradients(layer, xs) -> None:
-    y, _ = layer(**xs)
+    y, _ = layer(**{k: v.requires_grad_() for k, v in xs.items()})
     sum(v.sum() for v in (y if isinstance(y, tuple) else (y,))).backward()
 
 

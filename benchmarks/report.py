@@ -61,7 +61,7 @@ def run(chosen: set[str], *, quick: bool, threads: int, budget: float, torch_com
         write(out, "step", here, steps)
         show_steps(steps)
     if "memory" in chosen:
-        memory = memory_rows(not left_out, quick)
+        memory = memory_rows(quick)
         write(out, "memory", here, memory)
         for r in memory:
             console.print(r["workload"], ", ".join(f"{k} {v:.0f} MiB" for k, v in r.items() if k != "workload"))
