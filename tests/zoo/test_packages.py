@@ -76,8 +76,8 @@ def test_ltc_agrees_with_ncps(backend, n, dt):
     W[[0, 1], [2, 0]] = 1                                # neuron 0 hears input 2
     R[[2, 3, 4, 5], [3, 0, 4, 2]] = 1                    # neuron 2 hears neuron 3, neuron 4 itself
     with torch.no_grad():
-        for p, synapses in ((layer.W, W), (layer.R, R)):
-            p.copy_(synapses * (p.sign() + p))           # away from 0, where mu has its pole
+        for p, exists in ((layer.W, W), (layer.R, R)):
+            p.copy_(exists * (p.sign() + p))             # away from 0, where mu has its pole
     wiring = FullyConnected(H)
     module = LTCCell(wiring, I, input_mapping=None, output_mapping=None, ode_unfolds=n, epsilon=0.0)
 
@@ -112,7 +112,8 @@ def test_lif_agrees_with_snntorch(backend, surrogate):
     text = text.replace(SURROGATES["fast_sigmoid"][1], derivative)
     layer = build("lif", backend, text, D=5, slope=slope)
     beta, theta = (torch.tensor(v, dtype=torch.float64) for v in (0.9, 1.0))
-    module = snntorch.Leaky(beta, theta, spike_grad=getattr(snntorch.surrogate, surrogate)(slope), reset_mechanism="subtract")
+    spike = getattr(snntorch.surrogate, surrogate)(slope)
+    module = snntorch.Leaky(beta, theta, spike_grad=spike, reset_mechanism="subtract")
 
     def theirs(xs, p, states):
         v, spikes, vs = states["v"], [], []
