@@ -19,7 +19,7 @@ def plot(rows: list[dict], path: Path) -> None:
         for i, peer in enumerate(who):
             at = [(y + 0.8 * (i + 0.5) / len(who) - 0.4, r["ratio"][kind][peer]) for y, r in enumerate(rows)
                   if peer in r["ratio"][kind]]
-            panel.barh([y for y, _ in at], [v for _, v in at], 0.8 / len(who), label=peer)
+            panel.barh([y for y, _ in at], [v for _, v in at], 0.8 / len(who), label=peer, color=f"C{i}")
         panel.axvline(1, color="black", linewidth=1)
         panel.set(xscale="log", xlabel="time relative to ostinato",
                   title="forward" if kind == "forward" else "forward and backward")

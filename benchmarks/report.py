@@ -51,9 +51,9 @@ def run(chosen: set[str], *, quick: bool, threads: int, budget: float, torch_com
         rows.setdefault(w.group, []).append(row)
         show(row)
         write(out, w.group, here, rows[w.group])
-    timed = [r for group in rows.values() for r in group]
-    if timed:
-        plot(timed, out / "cpu.png")
+    if rows:
+        groups = [out / f"{name}.json" for name in dict.fromkeys(w.group for w in WORKLOADS)]
+        plot([r for f in groups if f.exists() for r in json.loads(f.read_text())["rows"]], out / "cpu.png")
         summarise(rows)
     if "step" in chosen:
         names = ["lstm", "gru", "lem"] if quick else sorted(p.stem for p in ZOO.glob("*.ost"))
