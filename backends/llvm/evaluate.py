@@ -54,7 +54,7 @@ class Evaluator:
             return held
         node = self.nodes[name]
         rows = () if self.is_static(name) else tuple(c[r].key for r in ("b", "t") if r in c)
-        key = (name, tuple(ix.key for ix in idx), rows)
+        key = (self.run.prefix, name, tuple(ix.key for ix in idx), rows)    # runs may share names, not values
         variables = [ix.var for ix in idx] + ([] if self.is_static(name) else [c[r].var for r in ("b", "t") if r in c])
         if self._below(name):
             variables += [ix.var for ix in c.values()]

@@ -153,7 +153,7 @@ class Planner:
             for buffer in buffers:
                 for s in pieces(name, buffer, self.nodes, walk.assembled):
                     (zeros if s.node is None else stores).setdefault(s.node or name, []).append(s)
-        phases = join_copies([self._phase(p, stores) for p in protos], self.nodes)
+        phases = join_copies([self._phase(p, stores) for p in protos], self.nodes, self.targets)
         clear = [Phase(self.domain, "map", s.shape, stores=(s,), lane="par" if s.shape else None)
                  for group in zeros.values() for s in group]
         merged = merge(phases, self.nodes, set(self.reads) | set(self.targets) | set(walk.units))
@@ -195,12 +195,14 @@ def pieces(name: str, buffer: str, nodes: dict[str, Node], assembled, index=None
     return out
 
 
-def join_copies(phases: list[Phase], nodes: dict[str, Node]) -> list[Phase]:
+def join_copies(phases: list[Phase], nodes: dict[str, Node], targets: dict[str, list[str]]) -> list[Phase]:
     """Move phases that only copy values read (old states that are kept) into
-    the next phase of their shape, before the states they read are written."""
+    the next phase of their shape, before the states they read are written.
+    A piece of an assembled value stays: phases between may read the whole."""
     out = list(phases)
     for p in phases:
-        if p.groups or not p.stores or any(s.node is None or nodes[s.node].args for s in p.stores):
+        if p.groups or not p.stores or any(s.node is None or nodes[s.node].args
+                                           or s.buffer not in targets.get(s.node, ()) for s in p.stores):
             continue
         written = {f"next.{nodes[s.node].attr('name')}" for s in p.stores}
         for j in range(out.index(p) + 1, len(out)):

@@ -27,8 +27,8 @@ def _chain(depth: int) -> str:
                       f"  h[t] = a{depth - 1}", "  output h", "}"])
 
 
-def _check(text: str) -> None:
-    (row,) = verify_cell(elaborate(text, None, {"H": 4}).cell, dtypes=(torch.float64,), shapes=((2, 5), (1, 1)))
+def _check(text: str, **dims: int) -> None:
+    (row,) = verify_cell(elaborate(text, None, dims or {"H": 4}).cell, dtypes=(torch.float64,), shapes=((2, 5), (1, 1)))
     assert row.ok, row
 
 
@@ -42,3 +42,31 @@ def test_initial_values_from_drawn_parameters():
 
 def test_values_used_twice_along_a_long_chain():
     _check(_chain(30))              # the paths through it number more than 10^5
+
+
+PADDED_COTANGENT = """cell c(H) {
+  input  x: [H]
+  state  h: [H] = 0
+  u = concat(x[t], 0.5 * h[t-1])
+  h[t] = tanh(x[t] + u[H:] + u[:H] * sum(u))
+  output h, y: [H] = (u * sum(u))[:H]
+}"""
+
+TWO_RUNS = """cell c(K, V) {
+  input  x: [K, V], q: [K]
+  param  B: [K, V]  ~ normal(0, 1)
+  state  S: [K, V] = 0
+  P = softmax[K](x[t] + S[t-1])
+  L = log_softmax[V](x[t] * 0.3 - S[t-1])
+  S[t] = 0.5 * S[t-1] + 0.1 * P * L + 0.01 * cumsum[K](x[t]) - 0.01 * cumsum[V](S[t-1])
+  output i: [] = min[K, V](S[t]), j: [] = logsumexp[K, V](x[t]), k: [K] = softmax(q[t]), b: [K] = max[V](x[t] - B)
+}"""
+
+
+def test_a_padded_value_is_whole_before_it_is_read():
+    _check(PADDED_COTANGENT, H=4)
+
+
+def test_runs_of_one_kernel_keep_their_constants_apart():
+    """The recomputed forward and the backward cell both have nodes k, k.1, ..."""
+    _check(TWO_RUNS, K=4, V=3)
