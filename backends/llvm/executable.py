@@ -21,7 +21,7 @@ from .stepper import Stepper
 
 SCHEDULES = ("sequential",)
 DEVICES = ("cpu",)
-FEW = 4                        # sequences up to which a step packs no weights
+FEW = 256                      # sequences up to which a step packs no weights
 CHECK_BYTES = 512 * 1024       # values of one tile that the recomputing backward pass keeps
 
 

@@ -35,7 +35,7 @@ class PhaseEmitter(Evaluator):
             blocked = axes[-2:-1] if p.block == "par" else []
             order = [a for a in axes[:-1] if a not in blocked] + axes[-1:] + blocked
         elif p.weights:
-            blocked = [rows[-1]]
+            blocked = axes[-1:] if p.block == "par" else rows[-1:]
             order = axes + rows
         else:
             blocked = axes[-1:] if p.block == "par" else []

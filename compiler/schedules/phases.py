@@ -124,7 +124,7 @@ class Planner:
 
     def _weights(self, u: Unit) -> bool:
         """A product with a parameter: rows share it, so they go innermost."""
-        return u.node.op == "contract" and self._lane(u) == "par" and any(
+        return u.node.op == "contract" and u.node.type.rank > 0 and any(
             param_view(arg, at, self.nodes) and any((v or "").startswith("r") for v, _ in at)
             for arg, at in self._operands(u))
 

@@ -50,7 +50,7 @@ def _phase(p: Phase, run: Run, width: int, budget: int, per_head: set[str], pack
         unroll = 4 if p.shape[-2].size >= 4 else 1
         return replace(p, block="par", unroll=unroll,
                        vectors=_vectors(p.shape[-1].size, width, min(4, budget // (unroll * count))))
-    if p.weights:
+    if p.weights and p.lane == "par":
         unroll = next(u for u in (4, 2, 1) if u * members <= budget)
         vectors = _vectors(p.shape[-1].size, width, min(4, budget // (unroll * members)))
         if unroll * members * vectors <= budget // 2 and unroll * 2 * members * vectors <= budget:
