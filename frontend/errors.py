@@ -229,6 +229,11 @@ RUNTIME = _section(801, {
     "const_shape": ("the const `{name}` is declared {declared}, so it must have shape {expected}; got {actual}",),
     "option_value": ("{option} must be {expected}, got {actual}",),
     "import_weights": ("the weights cannot be imported: {reason}",),
+    "param_shape": ("the parameter `{name}` is declared {declared}, so it must have shape {expected}; got {actual}",),
+    "param_dtype": ("the parameter `{name}` must be {expected}, got {actual}",
+                    "the whole module changes its precision by .to(dtype)"),
+    "param_device": ("the parameter `{name}` is on {actual}, the module on {expected}",
+                     "the whole module moves by .to(device)"),
 })
 
 NOT_YET = _section(901, {

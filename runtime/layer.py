@@ -17,7 +17,7 @@ from . import direct, stages
 from . import recur as operators
 from .import_torch import matching_weights
 from .plan import Plan, get
-from .ports import arrange, check_inputs, check_state, fail, match, port, ports, torch_dtype
+from .ports import arrange, check, check_inputs, check_state, fail, match, port, ports, torch_dtype
 from .quick import Quick
 
 State = Mapping[str, Tensor]
@@ -78,6 +78,7 @@ class Layer(nn.Module):
         plan = get(self.cell, self.backend, self.schedule, self._dtype, self.save)
         self._plan: Plan = plan
         self._inputs, self._states = ports(self.cell, self._dtype)
+        self._own = tuple(port(p.name, "param", p.type, self._dtype) for p in self.cell.params)
         self.input_names = tuple(p.name for p in self.cell.inputs)      # in the order of positional arguments
         self.output_names = tuple(o.name for o in self.cell.outputs)    # in the order of the returned tuple
         self.state_names = tuple(s.name for s in self.cell.states)      # all that is carried from step to step
@@ -85,15 +86,21 @@ class Layer(nn.Module):
         self._n_out = len(self.cell.outputs)
         # The states' initial values, where they are numbers of the text.
         self._start = plan.static.constants(self._dtype, self._device) if plan.static.fixed else None
-        self._cached = None     # (versions, executable's params, initial states) for `step`
+        self._idle = plan.static.idle       # read here: torch.compile cannot trace a cached_property's first use
+        self._cached = None     # for `step`: versions, what `_derive` gave, the parameters
         self._fast = getattr(plan.executable, "step", None)
         self._quick = Quick(self._inputs, self._states)
         self._runs_here = self._device.type in plan.devices
 
     def _params(self) -> list[Tensor]:
-        """The program's parameters in declared order."""
-        return [home._parameters[leaf] if leaf in home._parameters else
-                home._buffers[leaf] if leaf in home._buffers else getattr(home, leaf) for home, leaf in self._slots]
+        """The program's parameters in declared order. What was put in their place (by assignment, by
+        `functional_call`) is checked: kernels take addresses. Raises OstinatoError."""
+        own = [home._parameters[leaf] if leaf in home._parameters else
+               home._buffers[leaf] if leaf in home._buffers else getattr(home, leaf) for home, leaf in self._slots]
+        if not match(self._own, own, (), self._device):
+            for p, x in zip(self._own, own):
+                check(p, x, (), "", self._device)
+        return own
 
     def _apply(self, fn, recurse=True):
         # .to(), .double(), .cuda(): what fn does to one tensor tells the new dtype and device.
@@ -218,7 +225,7 @@ class Layer(nn.Module):
     def _derive(self) -> tuple[list[Tensor], list[Tensor]]:
         """(the executable's parameters, the states' initial values [*shape])"""
         static, own = self._plan.static, self._params()
-        if static.idle:
+        if self._idle:
             return static.arrange(own, ()), self._start
         if torch.compiler.is_compiling():
             computed = torch.ops.ostinato.derive(self._plan.key, own)
@@ -228,15 +235,16 @@ class Layer(nn.Module):
 
     def _static(self) -> tuple[list[Tensor], list[Tensor]]:
         """`_derive`, computed anew only when a parameter has changed."""
-        if self._plan.static.idle:
+        if self._idle:
             return self._derive()
         own = self._params()
         if any(x.is_inference() for x in own):      # they do not count their changes
             return self._derive()
-        versions = [(x.data_ptr(), x._version) for x in own]
-        if self._cached is None or self._cached[0] != versions:
-            self._cached = versions, self._derive()
-        return self._cached[1]
+        versions = [(id(x), x.data_ptr(), x._version) for x in own]
+        cached = self._cached
+        if cached is None or cached[0] != versions:     # holds `own`, so that no new tensor has an old one's id
+            cached = self._cached = versions, self._derive(), own
+        return cached[1]
 
     def _initial(self, state: State, start: list[Tensor], B: int) -> list[Tensor]:
         if len(state) == len(self._states) and isinstance(state, dict):

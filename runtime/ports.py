@@ -22,7 +22,7 @@ def torch_dtype(kind: str, dtype: torch.dtype) -> torch.dtype:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input (role "input", leading axes B and T) or a state ("state", leading axis B)."""
+    """An input (role "input", leading axes B and T), a state ("state", leading axis B) or a parameter ("param")."""
 
     name: str
     role: str

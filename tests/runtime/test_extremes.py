@@ -59,3 +59,18 @@ def test_steps_go_on_in_a_forked_child():
             child.kill()
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("wrong,message", [
+    (torch.zeros(1), "shape"), (torch.zeros(32, 64), "shape"), (torch.zeros(19, dtype=torch.float64), "float32"),
+    (torch.zeros(19, dtype=torch.int64), "float32"), (torch.zeros(19, device="meta"), "meta"),
+])
+def test_what_takes_a_parameters_place_is_checked(wrong, message):
+    """Kernels read addresses, so another shape, dtype or device would read foreign memory."""
+    layer = ostinato.compile("cell c(D) {\n input x: [D]\n param w: [D] = 1\n state s: [D] = 0\n"
+                             " s[t] = 0.5 * s[t-1] + w * x[t]\n output s\n}", D=19)
+    x = torch.randn(2, 4, 19)
+    layer._parameters["w"] = wrong
+    for call in (layer, layer.reference, lambda x: layer.step(x[:, 0])):
+        with torch.no_grad(), pytest.raises(ostinato.OstinatoError, match=message):
+            call(x)
