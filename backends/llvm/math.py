@@ -3,8 +3,9 @@
 `emit(b, "tanh", x)` appends code to the builder `b` and returns the value;
 operands are `float`, `double`, `i64` or `i1`, or vectors of any number of
 lanes of these, all of the same lane count. `ir.meaning` defines the results.
-Real add and mul carry `contract`: LLVM may fuse a product with a sum. Not sub:
-where `a * b` is computed twice, `a * b - max(a * b)` has to stay <= 0.
+Pointwise results are rounded as written, never fused: a value that is computed
+again elsewhere has to be the same number, or `x == max(x)` can be false. Fused
+multiply-adds are for sums of products, which are computed once (`evaluate.py`).
 """
 
 from __future__ import annotations
@@ -108,10 +109,6 @@ def _compare(b, op, x, y):
 
 
 # -- real -------------------------------------------------------------------
-def _contracted(name):
-    return lambda b, x, y: getattr(b, name)(x, y, flags=("contract",))
-
-
 def _extreme(sign):
     """The first operand on a tie; NaN wins."""
     def fn(b, x, y):
@@ -157,7 +154,7 @@ def _real_floordiv(b, x, y):
 _REAL: dict[str, Callable[..., ir.Value]] = {
     "neg": lambda b, x: b.fneg(x), "abs": lambda b, x: intrinsic(b, "fabs", x), "sign": _real_sign,
     "rsqrt": lambda b, x: b.fdiv(const(x.type, 1.0), intrinsic(b, "sqrt", x)),
-    "add": _contracted("fadd"), "sub": lambda b, x, y: b.fsub(x, y), "mul": _contracted("fmul"),
+    "add": lambda b, x, y: b.fadd(x, y), "sub": lambda b, x, y: b.fsub(x, y), "mul": lambda b, x, y: b.fmul(x, y),
     "div": lambda b, x, y: b.fdiv(x, y),
     "max": _extreme(">"), "min": _extreme("<"), "mod": _real_mod, "floordiv": _real_floordiv,
 }
