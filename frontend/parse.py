@@ -17,6 +17,7 @@ from lark import Lark, Token, Transformer_NonRecursive, UnexpectedInput, v_args
 
 from ..ir.types import Span
 from . import tree as t
+from .tables import lalr
 
 MAX_DEPTH = 100
 
@@ -62,8 +63,7 @@ def _newline(at: Token, after: bool = False) -> Token:
 def parser() -> Lark:
     """The parser (built once per process)."""
     grammar = (Path(__file__).parent / "grammar.lark").read_text(encoding="utf-8")
-    return Lark(grammar, parser="lalr", lexer="basic", propagate_positions=True, maybe_placeholders=True,
-                postlex=Newlines())
+    return lalr(grammar, Newlines())
 
 
 def comments(source: str) -> tuple[t.Comment, ...]:
@@ -81,16 +81,18 @@ def parse(source: str, name: str = "<text>") -> t.File:
 
     Raises OstinatoError with syntax diagnostics.
     """
-    from .syntax import syntax_errors, too_deep
-
     try:
         raw = parser().parse(source)
     except UnexpectedInput as error:
+        from .syntax import syntax_errors  # imported where needed: most texts have no errors
+
         raise syntax_errors(error, source, name) from None
     items = _Build(name).transform(raw)
     file = t.File(items, comments(source), name, source)
     deep = _deeper_than(file, MAX_DEPTH)
     if deep is not None:
+        from .syntax import too_deep
+
         raise too_deep(deep.span, source, name)
     return file
 

@@ -15,7 +15,8 @@ import llvmlite
 import llvmlite.binding as llvm
 import torch
 
-from . import cache, threads
+from ... import cache
+from . import threads
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from lark import Lark
+from lark.lexer import PatternStr
 from ostinato.frontend import parse as module
 from ostinato.frontend import tree as t
 from ostinato.frontend.diagnostics import OstinatoError
@@ -45,9 +46,17 @@ def test_grammar_is_lalr_without_conflicts(caplog):
     assert ambiguous != GRAMMAR and conflicts(ambiguous, caplog)
 
 
-def test_grammar_is_strict():
-    pytest.importorskip("interegular")      # the terminals do not overlap
-    Lark(GRAMMAR, parser="lalr", lexer="basic", strict=True, postlex=module.Newlines())
+def test_every_keyword_and_sign_is_read_as_itself():
+    fixed = [x for x in module.parser().terminals if isinstance(x.pattern, PatternStr)]
+    assert len(fixed) > 30
+    assert [next(module.parser().lex(x.pattern.value)).type for x in fixed] == [x.name for x in fixed]
+
+
+def test_tables_from_the_cache_are_those_of_the_grammar():
+    fresh = Lark(GRAMMAR, parser="lalr", lexer="basic", propagate_positions=True, maybe_placeholders=True,
+                 postlex=module.Newlines())
+    for path in CELLS:
+        assert module.parser().parse(path.read_text()) == fresh.parse(path.read_text())
 
 
 @pytest.mark.parametrize("source, same", [

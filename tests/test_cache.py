@@ -6,7 +6,7 @@ import sys
 import warnings
 
 import pytest
-from ostinato.backends.llvm import cache
+from ostinato import cache
 
 KEY = "ab" * 32
 

@@ -1,4 +1,4 @@
-"""Content-addressed store of object code on disk, private to the user.
+"""Content-addressed store on disk of what is dear to compute (object code, parser tables), private to the user.
 
 One file per key. A file is written under a temporary name in the same folder
 and renamed, so readers see all of it or none, however many processes start at
