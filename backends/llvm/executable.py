@@ -85,22 +85,20 @@ class LlvmExecutable:
         B, T = _batch(inputs, states)
         cell = self.lowered.adjoint.forward if keep and not self.recompute else self.cell
         types = cell.nodes()
-        outputs = [self._empty(types[o.value].type, B, T) for o in cell.outputs]
-        n = len(self.cell.outputs)
-        tape = outputs[n:]
-        if keep and self.recompute:
-            tape = [self._empty(s.type, B, -(-T // self.tile)) for s in cell.states]
+        outputs = [self._empty(types[o.value].type, B, T) for o in self.cell.outputs]
+        tape = [empty(*shape, dtype=dtype) for shape, dtype in self.tape_meta(B, T)] if keep else []
         if B == 0 or T == 0:
-            return outputs[:n], [s.clone(memory_format=torch.contiguous_format) for s in states], tape
+            return outputs, [s.clone(memory_format=torch.contiguous_format) for s in states], tape
         finals = [self._empty(s.type, B) for s in cell.states]
         tensors = self._tensors(inputs, params, states)
-        tensors |= {f"out.{o.name}": x for o, x in zip(cell.outputs, outputs)}
+        kept = [x.transpose(0, 1) for x in tape]
+        tensors |= {f"out.{o.name}": x for o, x in zip(cell.outputs, outputs if self.recompute else outputs + kept)}
         tensors |= {f"final.{s.name}": x for s, x in zip(cell.states, finals)}
         if keep and self.recompute:
-            tensors |= {f"check.{s.name}": x for s, x in zip(cell.states, tape)}
+            tensors |= {f"check.{s.name}": x for s, x in zip(cell.states, kept)}
         launch = self.keep if keep else self.infer
         launch(B, T, tensors, seed=seed, training=training)
-        return outputs[:n], finals, tape
+        return outputs, finals, tape
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
@@ -126,7 +124,7 @@ class LlvmExecutable:
                 tensors[f"final.{s.name}"] = finals[s.name]
             names = [f"check.{s.name}" for s in cell.states] if self.recompute else \
                 [f"in.{o.name}" for o in a.forward.outputs[len(cell.outputs):]]
-            tensors |= dict(zip(names, tape))
+            tensors |= dict(zip(names, (x.transpose(0, 1) for x in tape)))
             tensors |= {f"out.{k}": x for k, x in grads.items()} | {f"sum.{k}": x for k, x in sums.items()}
             self.back(B, T, tensors, seed=seed, training=training)
         else:
@@ -138,13 +136,14 @@ class LlvmExecutable:
                 [finals.get(f"d.{s.name}") for s in cell.states])
 
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
-        """Shape and dtype of each tensor of the tape."""
+        """Shape and dtype of each tensor of the tape. Time leads, unlike in inputs and outputs: what all sequences
+        keep at a step lies together, where a batch stride of a power of two would fill one set of the caches."""
         if self.recompute:
             tiles = (T + self.tile - 1) // self.tile
-            return [((B, tiles, *s.type.sizes), self._dtype(s.type)) for s in self.cell.states]
+            return [((tiles, B, *s.type.sizes), self._dtype(s.type)) for s in self.cell.states]
         a = self.lowered.adjoint
         types = a.forward.nodes()
-        return [((B, T, *types[o.value].type.sizes), self._dtype(types[o.value].type))
+        return [((T, B, *types[o.value].type.sizes), self._dtype(types[o.value].type))
                 for o in a.forward.outputs[len(self.cell.outputs):]]
 
     def step(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
