@@ -1,22 +1,13 @@
-"""What generated code knows at run time: the argument block, pointers, rows.
-
-The host passes one array of i64: HEADER words, then four words per port
-(address, batch stride, time stride, heads stride, in elements), then two per
-pack (address, heads stride).
-"""
+"""What generated code knows at run time: the words of the argument block (see `block.py`), pointers, rows."""
 
 from __future__ import annotations
 
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Buffer, Kernel
+from .block import ALIGN, HEADER, PER_PACK, PER_PORT, WORDS
 from .loops import I64, i64
 from .memory import memory_type, size_of
-
-WORDS = ("B", "T", "tile", "block", "blocks", "heads", "threads", "slots", "seed", "training", "scratch",
-         "scratch_stride", "tiles", "chunks", "chunk")
-HEADER, PER_PORT, PER_PACK = 16, 4, 2
-ALIGN = 64
 
 
 class Frame:

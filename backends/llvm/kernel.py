@@ -11,7 +11,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Kernel, Part, Run
-from . import threads
+from . import parallel
 from .frame import Frame
 from .loops import I64, Nest, i64
 from .memory import copy, memory_type, size_of
@@ -30,7 +30,7 @@ def emit_kernel(kernel: Kernel, real: ir.Type, width: int) -> ir.Module:
     b = ir.IRBuilder(run.append_basic_block("entry"))
     args = run.args[0]
     slots, n = (b.load(b.gep(args, [i64(k)]), align=8) for k in (7, 6))
-    threads.emit_parallel_for(
+    parallel.emit_parallel_for(
         module, b, worker, b.inttoptr(b.ptrtoint(args, I64), PTR), slots, b.trunc(n, ir.IntType(32))
     )
     b.ret_void()

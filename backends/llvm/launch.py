@@ -11,15 +11,12 @@ from torch import Tensor
 from ...compiler.schedules.kernel import Buffer, Kernel, Pack
 from ...compiler.schedules.tune import tune
 from . import jit, threads
-from .frame import ALIGN, HEADER, PER_PACK, PER_PORT, WORDS
-from .kernel import emit_kernel
-from .vector import F32, F64
+from .block import ALIGN, HEADER, PER_PACK, PER_PORT, SCRATCH, SEED, TRAINING
 
 TILE_BYTES = 384 * 1024        # scratch that should stay in the second-level cache
 BIG_SUMS, SUM_ROWS = 1 << 20, 256   # sums of that many elements want that many rows at a time
 MOST_BLOCKS = 16               # batch blocks with sums of their own
 LANES = 12                     # a stretch of lanes is a multiple of so many registers: of 1, 2, 3 and 4
-SCRATCH, SEED, TRAINING = (WORDS.index(w) for w in ("scratch", "seed", "training"))
 
 
 class Launch:
@@ -43,6 +40,9 @@ class Launch:
 
     def llvm(self) -> str:
         """The kernel as LLVM IR."""
+        from .kernel import emit_kernel  # not needed where the cache has the code
+        from .vector import F32, F64
+
         return str(emit_kernel(self.kernel, F32 if self.dtype == torch.float32 else F64, jit.vector_width(self.dtype)))
 
     def geometry(self, B: int, T: int) -> tuple[int, int, int]:
@@ -73,7 +73,7 @@ class Launch:
         return max(1, -(-lanes.size // chunk)), chunk
 
     def header(self, B: int, T: int) -> tuple[list[int], int]:
-        """The first words of the argument block (see `frame.WORDS`), and the bytes of scratch memory."""
+        """The first words of the argument block (see `block.WORDS`), and the bytes of scratch memory."""
         block, blocks, tile = self.geometry(B, T)
         heads = self.kernel.heads.size if self.kernel.heads else 1
         n = threads.num_threads()

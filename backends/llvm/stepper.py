@@ -10,8 +10,8 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-from .frame import ALIGN, HEADER, PER_PORT
-from .launch import SCRATCH, SEED, TRAINING, Launch
+from .block import ALIGN, HEADER, PER_PORT, SCRATCH, SEED, TRAINING
+from .launch import Launch
 
 
 class Stepper:

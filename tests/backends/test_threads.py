@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from llvmlite import ir
-from ostinato.backends.llvm import jit, threads
+from ostinato.backends.llvm import jit, parallel, threads
 from ostinato.backends.llvm.vector import I32, I64
 
 PTR = ir.PointerType()
@@ -30,7 +30,7 @@ def loops() -> str:
         b.atomic_rmw("add", b.gep(counts, [task], source_etype=I64), I64(1), "monotonic")
         b.store(b.call(who, []), b.gep(ids, [task], source_etype=I64))
         if nested is not None:
-            threads.emit_parallel_for(module, b, nested, data, I64(8), I32(2))
+            parallel.emit_parallel_for(module, b, nested, data, I64(8), I32(2))
         b.ret_void()
         return fn
 
@@ -38,7 +38,7 @@ def loops() -> str:
     for name, fn in (("flat", inner), ("nested", worker("middle", inner))):
         outer = ir.Function(module, ir.FunctionType(VOID, [PTR, I64, I32]), name)
         b = ir.IRBuilder(outer.append_basic_block("entry"))
-        threads.emit_parallel_for(module, b, fn, *outer.args)
+        parallel.emit_parallel_for(module, b, fn, *outer.args)
         b.ret_void()
     return str(module)
 
