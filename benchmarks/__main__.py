@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the tables of the README, as JSON and a plot."""
+"""`python -m benchmarks`: every row checked and timed; JSON, tables in Markdown, plots."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from pathlib import Path
 import click
 
 RESULTS = Path(__file__).parent / "results"
-GROUPS = ("lstm", "gru", "elman", "unshipped", "elementwise", "filters", "matrix", "step", "memory", "latency")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 @click.command()
-@click.option("--only", help="groups or cells, separated by commas: " + ", ".join(GROUPS))
+@click.option("--only", help="Groups (the names of the files in results, step, memory, latency) or cells, "
+              "separated by commas; a group's file then holds those rows only.")
 @click.option("--quick", is_flag=True, help="One shape per kind, less time for each.")
-@click.option("--threads", default=1, show_default=True, help="Threads for everyone; also pins the process.")
-@click.option("--budget", default=2.0, show_default=True, help="Seconds of measurement per workload and kind.")
-@click.option("--torch-compile", is_flag=True, help="Also the loop unrolled by torch.compile (slow to compile).")
+@click.option("--threads", type=click.IntRange(1, CORES), default=1, show_default=True,
+              help="Threads for everyone; also pins the process. Other than 1: files called NAME.threadsN.json.")
+@click.option("--budget", default=0.75, show_default=True, help="Seconds of measurement per workload and kind.")
+@click.option("--torch-compile", is_flag=True,
+              help="Also 64 steps of the loop unrolled by torch.compile, at one shape per cell (a minute each).")
 @click.option("--no-jax", is_flag=True, help="Leave JAX out.")
 @click.option("--device", type=click.Choice(["cpu"]), default="cpu", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default="benchmarks/results")
 def main(only, quick, threads, budget, torch_compile, no_jax, device, out) -> None:
-    """Measure ostinato beside its peers; results go to JSON files and a plot in --out."""
+    """Measure ostinato beside its peers; JSON files, tables (cpu.md) and plots go to --out."""
     _pin(threads)                          # before torch and JAX start their threads
     from .report import run
 
     out.mkdir(parents=True, exist_ok=True)
-    chosen = set(only.split(",")) if only else set(GROUPS)
-    run(chosen, quick=quick, threads=threads, budget=budget / 2 if quick else budget, torch_compile=torch_compile,
-        jax=not no_jax, out=out)
+    run(set(only.split(",")) if only else set(), quick=quick, threads=threads, budget=budget / 2 if quick else budget,
+        torch_compile=torch_compile, jax=not no_jax, out=out)
 
 
 def _pin(threads: int) -> None:

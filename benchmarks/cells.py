@@ -21,7 +21,6 @@ class Peer:
     before: Callable[[NS, NS, NS], tuple[Array, ...]]                          # (ops, inputs, params)
     step: Callable[[NS, tuple[Array, ...], NS, tuple[Array, ...]], tuple]      # -> (new states, output)
     states: tuple[str, ...]
-    linear: bool = False          # before gives (a, b) of h = a h' + b: an associative scan can run it
 
 
 def _project(ops, x, p):
@@ -117,6 +116,13 @@ def _rglru(ops, x, p):
     return ops.exp(g), ops.sqrt(-ops.expm1(2 * g)) * (x.i * x.x)
 
 
+def _paragru(ops, a, p, s):
+    xz, xr, xh = ops.split(a[0], 3)
+    z, r = ops.sigmoid(p.az * s[0] + xz), ops.sigmoid(p.ar * s[0] + xr)
+    h = s[0] + z * (ops.tanh(p.ah * (s[0] * r) + xh) - s[0])
+    return (h,), h
+
+
 def _affine(ops, a, p, s):
     h = a[0] * s[0] + a[1]
     return (h,), h
@@ -176,9 +182,10 @@ PEERS = {
     "lstm_layernorm": Peer(_norm_before, _norm_lstm, ("h", "c")),
     "slstm": Peer(_slstm_before, _slstm, ("h", "c", "n", "m")),
     "lem": Peer(_lem_before, _lem, ("y", "z")),
-    "mingru_gates": Peer(_mingru, _affine, ("h",), linear=True),
-    "hgrn_gates": Peer(_hgrn, _affine, ("h",), linear=True),
-    "rglru_gates": Peer(_rglru, _affine, ("h",), linear=True),
+    "paragru": Peer(_project, _paragru, ("h",)),
+    "mingru_gates": Peer(_mingru, _affine, ("h",)),
+    "hgrn_gates": Peer(_hgrn, _affine, ("h",)),
+    "rglru_gates": Peer(_rglru, _affine, ("h",)),
     "gla": Peer(_qkv("g"), _matrix(_gla), ("S",)),
     "simple_gla": Peer(_qkv("g"), _matrix(_simple_gla), ("S",)),
     "deltanet": Peer(_qkv("beta"), _matrix(_deltanet), ("S",)),

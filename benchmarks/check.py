@@ -1,14 +1,16 @@
-"""Before anything is timed: outputs and gradients against float64 at the timed shape."""
+"""Before anything is timed: outputs and gradients of every variant against float64, at the timed shape."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from .data import inputs
+from .case import Case, Variant
 from .workloads import Workload
 
-TOLERANCE = {"outputs": 1e-4, "gradients": 1e-3}       # RMS of the error over RMS of the reference, float32
+TOLERANCE = {"output": 1e-4, "gradients": 1e-3}        # RMS of the error over RMS of the reference, float32
 INTERPRETER_STEPS = 1100                               # beyond, the interpreter would take minutes or too much memory
 SHORT = 96
 
@@ -17,55 +19,63 @@ class Disagreement(Exception):
     """A result that is not the reference's; it has no time."""
 
 
-def check(w: Workload) -> dict[str, object]:
-    """Errors of the float32 layer relative to float64; raises Disagreement beyond TOLERANCE.
+class Reference:
+    """The first output and all gradients of a workload in float64, for the timed length or its first steps.
 
-    The reference is the interpreter where it can run the timed length, otherwise
-    our own float64 kernel, itself first compared with the interpreter on the
-    first SHORT steps; the answer says which.
+    The interpreter where it can run that many steps, otherwise our own float64 kernel, itself first compared with
+    the interpreter on the first SHORT steps; `by` says which.
     """
-    layer = w.layer()
-    cts = _cotangents(layer, w)
-    got = _run(layer, layer, inputs(layer.cell, w.B, w.T), cts)
-    if w.T <= INTERPRETER_STEPS:
-        want, by = _run(layer.reference, layer, inputs(layer.cell, w.B, w.T), cts), "interpreter"
-    else:
-        double = w.layer(torch.float64)
-        double.load_state_dict(layer.state_dict())
-        few, short = inputs(layer.cell, w.B, SHORT, torch.float64), [c[:, :SHORT] for c in cts]
-        worst = _worst(_run(double, double, few, short), _run(double.reference, double, few, short))
+
+    def __init__(self, w: Workload, case: Case):
+        self.workload, self.case = w, case
+        short = self._short(case.shape[1])
+        self.by = "interpreter" if short else f"float64 kernel, itself checked by the interpreter at T={SHORT}"
+        self.at = cache(self._at)
+
+    def _short(self, T: int) -> bool:
+        return T <= INTERPRETER_STEPS
+
+    def _at(self, T: int) -> dict[str, Tensor]:
+        if self._short(T):
+            return self._run(self.case.layer.reference, self.case.layer, T)
+        double = self.workload.layer(torch.float64)
+        double.load_state_dict(self.case.layer.state_dict())
+        worst = _worst(self._run(double, double, SHORT), self._run(double.reference, double, SHORT))
         if max(worst.values()) > 1e-9:
-            raise Disagreement(f"{w.name}: float64 kernel against interpreter at T={SHORT}: {worst}")
-        xs = {k: v.double() for k, v in inputs(layer.cell, w.B, w.T).items()}
-        want, by = _run(double, double, xs, cts), f"float64 kernel, itself checked by the interpreter at T={SHORT}"
-    worst = _worst(got, want)
-    if any(worst[k] > TOLERANCE[k] for k in worst):
-        raise Disagreement(f"{w.name}: {worst}")
-    return {"reference": by, **{f"error_{k}": v for k, v in worst.items()}}
+            raise Disagreement(f"float64 kernel against interpreter at T={SHORT}: {worst}")
+        return self._run(double, double, T)
 
+    def _run(self, call, layer, T: int) -> dict[str, Tensor]:
+        xs = {k: v[:, :T].double().requires_grad_() for k, v in self.case.inputs.items()}
+        y, _ = call(**xs)
+        ys = (y,) if isinstance(y, Tensor) else tuple(y)
+        leaves = xs | dict(layer.named_parameters())
+        cts = [c[:, :T].double() for c in self.case.cotangents]
+        grads = torch.autograd.grad(ys, list(leaves.values()), cts)
+        return {"": ys[0].detach(), **dict(zip(leaves, grads))}
 
-def _cotangents(layer, w: Workload) -> list[Tensor]:
-    g, nodes = torch.Generator().manual_seed(1), layer.cell.nodes()
-    return [torch.randn(w.B, w.T, *nodes[o.value].type.sizes, generator=g) for o in layer.cell.outputs]
-
-
-def _run(call, layer, xs: dict[str, Tensor], cts: list[Tensor]) -> dict[str, Tensor]:
-    xs = {k: v.detach().requires_grad_() for k, v in xs.items()}
-    y, _ = call(**xs)
-    ys = (y,) if isinstance(y, Tensor) else tuple(y)
-    leaves = xs | dict(layer.named_parameters())
-    grads = torch.autograd.grad(ys, list(leaves.values()), [c.to(v.dtype) for c, v in zip(cts, ys)])
-    return {f"y{i}": v.detach() for i, v in enumerate(ys)} | dict(zip((f"d.{k}" for k in leaves), grads))
-
-
-def _rms(x: Tensor) -> Tensor:
-    return x.square().mean().sqrt()
+    def compare(self, v: Variant) -> dict[str, float]:
+        """Errors of the variant's output and (worst of its) gradients; raises Disagreement beyond TOLERANCE."""
+        want, got = self.at(v.steps), {"": v.output(v.forward())} if v.output else {}
+        if v.gradients and v.both:
+            got |= v.gradients(v.both())
+        errors = _worst({k: x.detach() for k, x in got.items() if k in want}, want)
+        if any(not errors[kind] <= TOLERANCE[kind] for kind in errors):
+            raise Disagreement(f"{v.name} and the {self.by} disagree: {errors}")
+        return errors
 
 
 def _worst(got: dict[str, Tensor], want: dict[str, Tensor]) -> dict[str, float]:
-    worst = {"outputs": 0.0, "gradients": 0.0}
-    for k, b in want.items():
-        error = _rms(got[k].double() - b.double()) / _rms(b.double()).clamp_min(1e-12)
-        kind = "gradients" if k.startswith("d.") else "outputs"
-        worst[kind] = max(worst[kind], float("inf") if error.isnan() else error.item())
+    worst: dict[str, float] = {}
+    for k, a in got.items():
+        kind, error = "gradients" if k else "output", relative_error(a, want[k])
+        worst[kind] = max(worst.get(kind, 0.0), error)
     return worst
+
+
+def relative_error(got: Tensor, want: Tensor) -> float:
+    """RMS of the difference over RMS of the reference, infinite for NaN. Raises Disagreement for other shapes."""
+    if got.shape != want.shape:
+        raise Disagreement(f"shape {list(got.shape)}, the reference has {list(want.shape)}")
+    rms = (got.double() - want).square().mean().sqrt() / want.double().square().mean().sqrt().clamp_min(1e-12)
+    return float("inf") if rms.isnan() else rms.item()

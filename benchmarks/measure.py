@@ -17,32 +17,31 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def side_by_side(calls: Sequence[tuple[Callable[[], object], float]], budget: float) -> list[dict[str, float]]:
-    """Time several calls in turns, so that a busy moment hits all of them.
+def side_by_side(calls: Sequence[tuple[Callable[[], object], float]], budget: float) -> list[list[float]]:
+    """Times of several calls in turns, in ms, so that a busy moment hits all of them.
 
-    calls: (call, scale of its time). After one warm-up each, 3 to 50 rounds,
-    as many as `budget` seconds allow. Gives median, p10, p90 and best in ms per call.
+    calls: (call, scale of its time). After one warm-up each, 3 to 50 rounds, as many as `budget` seconds allow.
+    The n-th times of all calls are neighbours.
     """
     for call, _ in calls:
         call()
-    once = sum(seconds(call) for call, _ in calls)
-    rounds = max(3, min(50, int(budget / max(once, 1e-6))))
     times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
+    end, rounds = time.perf_counter() + budget, 0
+    while rounds < 3 or rounds < 50 and time.perf_counter() < end:
         for kept, (call, scale) in zip(times, calls):
             kept.append(1e3 * scale * seconds(call))
-    return [summary(t) for t in times]
+        rounds += 1
+    return times
 
 
-def summary(times: Sequence[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(times, n=10, method="inclusive")
-    return {
-        "median": statistics.median(times),
-        "p10": cuts[0],
-        "p90": cuts[-1],
-        "best": min(times),
-        "rounds": len(times),
-    }
+def summary(values: Sequence[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(values, n=10, method="inclusive")
+    return {"median": statistics.median(values), "p10": cuts[0], "p90": cuts[-1]}
+
+
+def ratios(theirs: Sequence[float], mine: Sequence[float]) -> dict[str, float]:
+    """How many times as long as ours, round by round."""
+    return summary([a / b for a, b in zip(theirs, mine)])
 
 
 def product() -> tuple[Callable[[], object], int]:

@@ -1,94 +1,54 @@
-"""What is timed: our layer, torch.nn, the eager loop, torch.compile, JAX's scans, scipy.
+"""Peers in torch: its modules, the loop (eager, as TorchScript, compiled), its scan, chunks of linear attention.
 
-Each maker takes a `Case` and gives a `Variant`: two calls, forward alone and
-forward with gradients by inputs and parameters, on the same numbers.
+Each maker takes a `Case` and gives a `Variant` on the same numbers; what cannot run raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import SimpleNamespace as NS
 
-import numpy as np
 import torch
-from scipy.signal import lfilter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .case import Case, Variant, torch_variant
 from .cells import PEERS
+from .chunkwise import FORMS
 from .floors import floor_bytes
+from .script import scripted
 
-
-@dataclass(frozen=True)
-class Case:
-    """One workload: the compiled layer, inputs [B, T, ...] and a cotangent per output."""
-
-    name: str
-    layer: nn.Module
-    inputs: dict[str, Tensor]
-    cotangents: tuple[Tensor, ...]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return tuple(next(iter(self.inputs.values())).shape[:2])
-
-
-@dataclass(frozen=True)
-class Variant:
-    """`scale`: the calls do 1/scale of the workload's steps, their time is multiplied by it."""
-
-    name: str
-    forward: Callable[[], object]
-    both: Callable[[], object] | None
-    scale: float = 1.0
-
-
-def with_gradients(run: Callable[[dict], tuple[Tensor, ...]], case: Case, params: list[Tensor], T: int | None = None):
-    """(forward, forward and backward) of a torch function of the inputs."""
-    xs = {k: v[:, :T].clone().requires_grad_() for k, v in case.inputs.items()}
-    cts = [c[:, :T] for c in case.cotangents]
-    leaves = [*xs.values(), *params]
-
-    def forward():
-        with torch.no_grad():
-            return run(xs)
-
-    def both():
-        return torch.autograd.grad(run(xs), leaves, cts, allow_unused=True)
-
-    return forward, both
-
-
-def ours(case: Case) -> Variant:
-    def run(xs):
-        y, _ = case.layer(**xs)
-        return (y,) if isinstance(y, Tensor) else tuple(y)
-
-    return Variant("ostinato", *with_gradients(run, case, list(case.layer.parameters())))
-
-
+Run = Callable[[dict[str, Tensor]], tuple[Tensor, ...]]
 MODULES = {"lstm": nn.LSTM, "gru": nn.GRU, "elman": nn.RNN}
-
-
-def torch_nn(case: Case) -> Variant:
-    H, I = case.layer.get_parameter("W").shape
-    module = MODULES[case.name](I, H // {"lstm": 4, "gru": 3, "elman": 1}[case.name], batch_first=True)
-    return Variant("torch.nn", *with_gradients(lambda xs: (module(xs["x"])[0],), case, list(module.parameters())))
-
-
+OURS = {"weight_ih_l0": "W", "weight_hh_l0": "R", "bias_ih_l0": "b", "bias_hh_l0": "br"}
 TORCH = NS(tanh=torch.tanh, sigmoid=torch.sigmoid, relu=torch.relu, exp=torch.exp, maximum=torch.maximum,
            sqrt=torch.sqrt, expm1=torch.expm1, log_sigmoid=F.logsigmoid, split=lambda x, n: x.chunk(n, -1),
            layer_norm=lambda x: F.layer_norm(x, x.shape[-1:]))
 
 
-def torch_loop(case: Case) -> Callable[[dict], tuple[Tensor, ...]]:
-    peer, params = PEERS[case.name], NS(**dict(case.layer.named_parameters()))
-    start = case.layer.initial_state(case.shape[0])
+def torch_nn(case: Case) -> Variant:
+    """torch.nn.LSTM, GRU or RNN with our weights."""
+    H, I = case.params["R"].shape[1], case.params["W"].shape[1]
+    module = MODULES[case.name](I, H, batch_first=True)
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            p.copy_(case.params.get(OURS[name], torch.zeros(())))
+    return torch_variant("torch.nn", case, lambda xs: (module(xs["x"])[0],),
+                         {OURS[name]: p for name, p in module.named_parameters()})
+
+
+def start(case: Case) -> tuple[Tensor, ...]:
+    """The peer's states before the first step."""
+    states = case.layer.initial_state(case.shape[0])
+    return tuple(states[k].detach() for k in PEERS[case.name].states)
+
+
+def loop(case: Case) -> Run:
+    peer, params, first = PEERS[case.name], NS(**case.params), start(case)
 
     def run(xs):
         rows = zip(*(a.unbind(1) for a in peer.before(TORCH, NS(**xs), params)))
-        state, ys = tuple(start[k].detach() for k in peer.states), []
+        state, ys = first, []
         for row in rows:
             state, y = peer.step(TORCH, row, params, state)
             ys.append(y)
@@ -97,66 +57,46 @@ def torch_loop(case: Case) -> Callable[[dict], tuple[Tensor, ...]]:
     return run
 
 
-def eager(case: Case, longest: int = 256) -> Variant:
-    """The loop over at most `longest` steps, its time scaled up to all of them."""
-    T = case.shape[1]
-    calls = with_gradients(torch_loop(case), case, list(case.layer.parameters()), min(T, longest))
-    return Variant("eager loop", *calls, scale=T / min(T, longest))
+def eager(case: Case, longest: int = 64) -> Variant:
+    return torch_variant("eager loop", case, loop(case), case.params, longest)
+
+
+def torchscript(case: Case, longest: int = 64) -> Variant:
+    """The loop as torch.jit.script compiles it, around the traced step."""
+    peer, params, first = PEERS[case.name], case.params, start(case)
+    rows = peer.before(TORCH, NS(**case.inputs), NS(**params))
+    run_all = scripted(lambda row, ps, state: peer.step(TORCH, row, NS(**dict(zip(params, ps))), tuple(state)),
+                       [a[:, 0] for a in rows], list(params.values()), list(first))
+
+    def run(xs):
+        return (run_all(list(peer.before(TORCH, NS(**xs), NS(**params))), list(params.values()), list(first)),)
+
+    return torch_variant("TorchScript", case, run, params, longest)
 
 
 def torch_compile(case: Case, longest: int = 64) -> Variant:
-    """The same loop unrolled by torch.compile (it takes about half a second per step to compile)."""
-    T = case.shape[1]
-    run = torch.compile(torch_loop(case))
-    calls = with_gradients(run, case, list(case.layer.parameters()), min(T, longest))
-    return Variant("torch.compile", *calls, scale=T / min(T, longest))
+    """The loop unrolled by torch.compile, which takes about half a second per step to compile."""
+    return torch_variant("torch.compile", case, torch.compile(loop(case)), case.params, longest)
 
 
-def jax_scan(case: Case, associative: bool = False, longest: int | None = None) -> Variant:
-    """lax.scan (or associative_scan) under jit; JAX gets its arrays time first, the layout it likes best.
-    `longest`: scan at most so many steps and scale the time up to all of them."""
-    import jax
-    import jax.numpy as jnp
+def torch_associative(case: Case) -> Variant:
+    """torch's higher-order associative_scan, of cells h = a h' + b that start from 0."""
+    from torch._higher_order_ops import associative_scan
 
-    ops = NS(tanh=jnp.tanh, sigmoid=jax.nn.sigmoid, relu=jax.nn.relu, exp=jnp.exp, maximum=jnp.maximum, sqrt=jnp.sqrt,
-             expm1=jnp.expm1, log_sigmoid=jax.nn.log_sigmoid, split=lambda x, n: jnp.split(x, n, -1),
-             layer_norm=lambda x: jax.nn.standardize(x, epsilon=1e-5))
-    peer = PEERS[case.name]
-    T = min(case.shape[1], longest or case.shape[1])
-
-    def time_first(x: Tensor):
-        return jnp.asarray(np.ascontiguousarray(x[:, :T].transpose(0, 1).numpy()))
-
-    first = {k: time_first(v) for k, v in case.inputs.items()}
-    params = {k: jnp.asarray(v.detach().numpy()) for k, v in case.layer.named_parameters()}
-    start = case.layer.initial_state(case.shape[0])
-    start = tuple(jnp.asarray(start[k].detach().numpy()) for k in peer.states)
-    cotangent = time_first(case.cotangents[0])
+    peer, params = PEERS[case.name], NS(**case.params)
 
     def combine(left, right):
         return right[0] * left[0], right[0] * left[1] + right[1]
 
-    def run(xs, params):
-        p = NS(**params)
-        rows = peer.before(ops, NS(**xs), p)
-        if associative:
-            return jax.lax.associative_scan(combine, rows)[1]
-        return jax.lax.scan(lambda s, a: peer.step(ops, a, p, s), start, rows)[1]
+    def run(xs):
+        rows = peer.before(TORCH, NS(**xs), params)
+        return (associative_scan(combine, rows, 1, combine_mode="generic")[1],)     # "pointwise" is for GPUs
 
-    forward = jax.jit(run)
-    both = jax.jit(jax.grad(lambda xs, params: (run(xs, params) * cotangent).sum(), argnums=(0, 1)))
-    return Variant("JAX associative_scan" if associative else "JAX lax.scan",
-                   lambda: jax.block_until_ready(forward(first, params)),
-                   lambda: jax.block_until_ready(both(first, params)), scale=case.shape[1] / T)
+    return torch_variant("torch associative_scan", case, run, case.params)
 
 
-def jax_short(case: Case) -> Variant:
-    """The scan where its gradient takes seconds."""
-    return jax_scan(case, longest=1024)
-
-
-def jax_associative(case: Case) -> Variant:
-    return jax_scan(case, associative=True)
+def chunkwise(case: Case) -> Variant:
+    return torch_variant("torch chunkwise", case, lambda xs: (FORMS[case.name](NS(**xs)),), case.params)
 
 
 def torch_add(case: Case) -> Variant:
@@ -166,18 +106,4 @@ def torch_add(case: Case) -> Variant:
         out = torch.empty_like(a)
         return lambda: torch.add(a, b, out=out)
 
-    return Variant("torch.add", *map(adder, floor_bytes(case.layer.cell, *case.shape)))
-
-
-def scipy_lfilter(case: Case) -> Variant:
-    """Forward only; scipy gets each channel contiguous in time, the layout it likes best."""
-    p = {k: v.detach().double().numpy() for k, v in case.layer.named_parameters()}
-    x = case.inputs["x"]
-    rows = np.ascontiguousarray(x.permute(0, 2, 1).reshape(-1, x.shape[1]).numpy())
-    if case.name == "ema":
-        a0 = float(p["alpha"][0])
-        b, a = np.array([a0]), np.array([1.0, a0 - 1.0])
-    else:
-        b, a = p["b"], np.concatenate([[1.0], p["a"]])
-    b, a = b.astype(rows.dtype), a.astype(rows.dtype)
-    return Variant("scipy.signal.lfilter", lambda: lfilter(b, a, rows, axis=1), None)
+    return Variant("torch.add", *map(adder, floor_bytes(case.layer.cell, *case.shape)), case.shape[1])

@@ -1,25 +1,31 @@
-"""One token at a time: microseconds per step of every zoo cell, beside torch's cells."""
+"""One token at a time: microseconds per step of every zoo cell, beside torch's cells and the eager step."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from types import SimpleNamespace as NS
 
 import ostinato
 import torch
 from ostinato.runtime.files import declared_sizes
-from torch import nn
+from torch import Tensor, nn
 
+from .case import Case
+from .cells import PEERS
+from .check import TOLERANCE, Disagreement, relative_error
 from .data import inputs
-from .measure import side_by_side
+from .measure import ratios, side_by_side, summary
+from .peers import OURS, TORCH, start
+from .workloads import ZOO
 
-ZOO = Path(__file__).parents[1] / "examples" / "zoo"
 DIMS = {"I": 64, "H": 256, "D": 64, "K": 64, "V": 64, "N": 4, "M": 16, "n": 2}
-TORCH = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "elman": nn.RNNCell}
+CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "elman": nn.RNNCell}
 INNER = 20                                             # steps per timed call
+Run = Callable[[], Tensor]                             # INNER steps on one input; the last output [B, ...]
 
 
 def step_rows(names: list[str], budget: float) -> list[dict[str, object]]:
-    """Rows with the medians of `layer.step` (and of torch's cell) for B = 1 and 16, in microseconds."""
+    """Rows with microseconds per `layer.step` and per step of the peers, for B = 1 and 16."""
     return [_row(name, B, budget) for name in names for B in (1, 16)]
 
 
@@ -29,28 +35,62 @@ def _row(name: str, B: int, budget: float) -> dict[str, object]:
     if "N" in dims and "H" in dims:                    # the same width altogether
         dims["H"] //= dims["N"]
     layer = ostinato.compile(str(path), **dims)
-    xs = {k: v[:, 0] for k, v in inputs(layer.cell, B, 1).items()}
+    xs = inputs(layer.cell, B, 1)
+    case = Case(name, layer, xs, ())
+    runs = {"ostinato": _ours(case)}
+    if name in CELLS:
+        runs[f"torch.nn.{CELLS[name].__name__}"] = _torch(case)
+    if name in PEERS and (name != "slstm" or dims["N"] == 1):      # the peer's sLSTM has one head
+        runs["eager step"] = _eager(case)
+    with torch.no_grad():
+        y, _ = layer.reference(**{k: v.expand(B, INNER, *v.shape[2:]) for k, v in xs.items()})
+        want = (y if isinstance(y, Tensor) else y[0])[:, -1]
+        errors = {who: relative_error(run(), want) for who, run in runs.items()}
+        if any(not e <= TOLERANCE["output"] for e in errors.values()):
+            raise Disagreement(f"{name}, step {INNER}, B={B}: {errors}")
+        times = dict(zip(runs, side_by_side([(run, 1e3 / INNER) for run in runs.values()], budget)))
+    return {"cell": name, "B": B, "dims": dims, "check": errors, "times": {k: summary(t) for k, t in times.items()},
+            "ratio": {k: ratios(t, times["ostinato"]) for k, t in times.items() if k != "ostinato"}}
+
+
+def _ours(case: Case) -> Run:
+    now = {k: v[:, 0] for k, v in case.inputs.items()}
+    first = case.layer.initial_state(case.shape[0])
 
     def run():
-        with torch.no_grad():
-            state = start
-            for _ in range(INNER):
-                _, state = layer.step(**xs, state=state)
+        state = first
+        for _ in range(INNER):
+            y, state = case.layer.step(**now, state=state)
+        return y if isinstance(y, Tensor) else y[0]
 
-    start = layer.initial_state(B)
-    calls = [(run, 1 / INNER)]
-    if name in TORCH:
-        cell, h = TORCH[name](dims["I"], dims["H"]), torch.zeros(B, dims["H"])
+    return run
 
-        def theirs():
-            with torch.no_grad():
-                s = (h, h) if name == "lstm" else h
-                for _ in range(INNER):
-                    s = cell(xs["x"], s)
 
-        calls.append((theirs, 1 / INNER))
-    times = side_by_side(calls, budget)
-    row: dict[str, object] = {"cell": name, "B": B, "dims": dims}
-    for who, t in zip(("ostinato", f"torch.nn.{TORCH[name].__name__}" if name in TORCH else ""), times):
-        row[who] = {k: 1e3 * v if k != "rounds" else v for k, v in t.items()}
-    return row
+def _torch(case: Case) -> Run:
+    x, params = case.inputs["x"][:, 0], case.params
+    cell = CELLS[case.name](params["W"].shape[1], params["R"].shape[1])
+    with torch.no_grad():
+        for theirs, name in OURS.items():
+            cell.get_parameter(theirs.removesuffix("_l0")).copy_(params.get(name, torch.zeros(())))
+    states = start(case)
+
+    def run():
+        s = states if case.name == "lstm" else states[0]
+        for _ in range(INNER):
+            s = cell(x, s)
+        return s[0] if case.name == "lstm" else s
+
+    return run
+
+
+def _eager(case: Case) -> Run:
+    peer, params, first = PEERS[case.name], NS(**case.params), start(case)
+    now = NS(**{k: v[:, 0] for k, v in case.inputs.items()})
+
+    def run():
+        state = first
+        for _ in range(INNER):
+            state, y = peer.step(TORCH, peer.before(TORCH, now, params), params, state)
+        return y
+
+    return run

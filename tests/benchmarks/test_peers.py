@@ -1,49 +1,107 @@
-"""The benchmark's peers compute what we compute, and its floors count what they say."""
+"""The benchmark's peers compute what we compute, wrong ones get no time, and its floors count what they say."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import ostinato
 import pytest
 import torch
 
 from benchmarks import peers
+from benchmarks.case import Case, Variant, ours
 from benchmarks.cells import PEERS
+from benchmarks.check import Disagreement, Reference
+from benchmarks.chunkwise import CHUNK, FORMS
 from benchmarks.data import inputs
 from benchmarks.floors import floor_bytes, product_flops
-from benchmarks.measure import geometric_mean, summary
-from benchmarks.workloads import WORKLOADS, ZOO
+from benchmarks.libraries import pandas_ewm, scipy_lfilter
+from benchmarks.measure import geometric_mean, ratios, summary
+from benchmarks.workloads import WORKLOADS, ZOO, Workload
 
 DIMS = {"I": 3, "H": 5, "D": 5, "K": 3, "V": 4, "N": 2}
 
 
-def small(name: str):
-    used = {k: v for w in WORKLOADS if w.cell == name for k in w.dims for v in (DIMS[k],)}
+def small(name: str, T: int = 7, B: int = 2) -> tuple[Reference, Case]:
+    dims = {k: DIMS[k] for w in WORKLOADS if w.cell == name for k in w.dims} or {k: DIMS[k] for k in "KVN"}
     if name == "slstm":
-        used["N"] = 1
-    return ostinato.compile(str(ZOO / f"{name}.ost"), backend="interpreter", **used)
+        dims["N"] = 1
+    layer = ostinato.compile(str(ZOO / f"{name}.ost"), backend="interpreter", **dims)
+    xs = inputs(layer.cell, B, T)
+    y = layer(**xs)[0].detach()
+    case = Case(name, layer, xs, (torch.randn(y.shape, generator=torch.Generator().manual_seed(2)),))
+    return Reference(Workload("", name, B, T, dims, ()), case), case
+
+
+def agrees(reference: Reference, v: Variant) -> None:
+    assert set(reference.compare(v)) == ({"output", "gradients"} if v.both else {"output"})
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_eager_loop_agrees(name):
-    layer = small(name)
-    xs = inputs(layer.cell, 2, 7)
-    y = layer(**xs)[0].detach()
-    case = peers.Case(name, layer, xs, (torch.ones_like(y),))
-    loop = peers.eager(case)
-    torch.testing.assert_close(loop.forward()[0], y, atol=2e-6, rtol=1e-4)
-    assert len(loop.both()) == len(xs) + len(list(layer.parameters()))
+def test_loops_agree(name):
+    reference, case = small(name)
+    agrees(reference, peers.eager(case))
+    agrees(reference, peers.eager(case, 5))
+    assert len(peers.eager(case).both()) == len(case.inputs) + len(case.params)
 
 
-def test_scipy_agrees():
-    layer = small("iir")
-    xs = inputs(layer.cell, 2, 50)
-    y = layer(**xs)[0].detach()
-    got = peers.scipy_lfilter(peers.Case("iir", layer, xs, (y,))).forward()
-    torch.testing.assert_close(torch.tensor(got), y.permute(0, 2, 1).reshape(-1, 50), atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize("name", sorted({w.cell for w in WORKLOADS if peers.torchscript in w.peers}))
+def test_torchscript_agrees(name):
+    reference, case = small(name)
+    agrees(reference, peers.torchscript(case))
+
+
+@pytest.mark.parametrize("name", peers.MODULES)
+def test_modules_agree(name):
+    reference, case = small(name)
+    agrees(reference, peers.torch_nn(case))
+
+
+@pytest.mark.parametrize("name", ["mingru_gates", "hgrn_gates", "rglru_gates"])
+def test_associative_scan_agrees(name):
+    reference, case = small(name)
+    agrees(reference, peers.torch_associative(case))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_chunkwise_agrees(name):
+    reference, case = small(name, T=3 * CHUNK)
+    agrees(reference, peers.chunkwise(case))
+
+
+@pytest.mark.parametrize("name", ["gla", "kda", "rwkv7"])
+def test_chunkwise_decays_do_not_overflow(name):
+    reference, case = small(name, T=2 * CHUNK)
+    g = "w" if name == "rwkv7" else "g"
+    agrees(Reference(reference.workload, strong := replace(case, inputs=case.inputs | {g: 40 * case.inputs[g]})),
+           peers.chunkwise(strong))
+
+
+def test_filters_agree():
+    reference, case = small("iir", T=50)
+    agrees(reference, scipy_lfilter(case))
+    reference, case = small("ema", T=50, B=1)
+    with torch.no_grad():
+        case.params["alpha"].fill_(0.1)                  # the peers have one for all lanes
+    agrees(reference, scipy_lfilter(case))
+    pytest.importorskip("pandas")
+    agrees(reference, pandas_ewm(case))
+
+
+def test_wrong_variants_are_refused():
+    reference, case = small("lstm")
+    mine = ours(case)
+    agrees(reference, mine)
+    with pytest.raises(Disagreement):
+        reference.compare(replace(mine, output=lambda ys: ys[0] + 1e-3))
+    with pytest.raises(Disagreement):
+        reference.compare(replace(mine, gradients=lambda grads: {"W": grads[1] * 1.01}))
+    with pytest.raises(Disagreement):
+        reference.compare(replace(mine, output=lambda ys: ys[0] * float("nan")))
 
 
 def test_floors_of_lstm():
-    cell = small("lstm").cell
+    cell = small("lstm")[1].layer.cell
     assert product_flops(cell) == 2 * 4 * 5 * (3 + 5)
     assert floor_bytes(cell, 2, 7) == (4 * 2 * 7 * (3 + 5), 4 * 2 * 7 * (3 * 3 + 2 * 5))
 
@@ -51,4 +109,5 @@ def test_floors_of_lstm():
 def test_summaries():
     assert geometric_mean([1.0, 4.0]) == pytest.approx(2.0)
     s = summary([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert s["median"] == 3.0 and s["p10"] < s["median"] < s["p90"] and s["rounds"] == 5
+    assert s["median"] == 3.0 and s["p10"] < s["median"] < s["p90"]
+    assert ratios([2.0, 6.0, 4.0], [1.0, 2.0, 4.0])["median"] == 2.0
