@@ -100,13 +100,14 @@ class Plan:
     devices: tuple[str, ...]
 
 
+LAYOUT = 2      # of what `recur` gives; another number when it changes, or code cached by torch.compile misreads it
 _plans: dict[str, Plan] = {}
 _lock = threading.RLock()
 
 
 def plan_key(cell: Cell, backend: str, schedule: str, dtype: torch.dtype, save: str) -> str:
     """The content key of a plan: the same in every process for the same cell and options."""
-    text = "\n".join((backend, schedule, str(dtype), save, print_cell(cell)))
+    text = "\n".join((str(LAYOUT), backend, schedule, str(dtype), save, print_cell(cell)))
     return f"{cell.name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
