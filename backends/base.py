@@ -36,6 +36,9 @@ class Executable(Protocol):
         ...
 
     # Optional:
-    # step(inputs [B, *shape], params, states, *, seed, training) -> (outputs [B, *shape], finals): one lean step
+    # step(given, B, seed, training) -> results: one lean step; given: inputs [B, *shape], params, states in one
+    #     list, results: outputs [B, *shape] and final states. With it comes
+    # stepper(B) -> (given, seed, training) -> results, or None where something is not as usual; itself None where
+    #     there is none for so many sequences
     # explain(B | None, T | None) -> str: lines for people
     # ir(stage) -> str | None: text of the stages "schedule", "llvm", "asm"

@@ -11,15 +11,19 @@ from torch import Tensor, nn
 from . import recur
 from .plan import Plan
 
-_PLAIN = (Tensor, nn.Parameter)
+PLAIN = (Tensor, nn.Parameter)
 Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]      # inputs, params, states
 
 
+def watched() -> bool:
+    """Whether something follows the calls: a compiler, a mode, a transform."""
+    return (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() != 0
+            or torch._C._functorch.peek_interpreter_stack() is not None)
+
+
 def possible(*groups: Iterable[Tensor]) -> bool:
-    """Whether nothing watches the calls: no compiler, no mode, no transform, no subclass."""
-    return (not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() == 0
-            and torch._C._functorch.peek_interpreter_stack() is None
-            and all(type(x) in _PLAIN for group in groups for x in group))
+    """Whether nothing follows the calls, and no tensor is of a class of its own."""
+    return not watched() and all(type(x) in PLAIN for group in groups for x in group)
 
 
 def run(plan: Plan, groups: Lists, seed: int, training: bool, keep: bool) -> list[Tensor]:

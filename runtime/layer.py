@@ -89,14 +89,18 @@ class Layer(nn.Module):
         self._idle = plan.static.idle       # read here: torch.compile cannot trace a cached_property's first use
         self._cached = None     # for `step`: versions, what `_derive` gave, the parameters
         self._fast = getattr(plan.executable, "step", None)
-        self._quick = Quick(self._inputs, self._states)
+        self._quick = Quick(self)
         self._runs_here = self._device.type in plan.devices
+
+    def _here(self) -> list[Tensor]:
+        """What is in the places of the program's parameters, in declared order."""
+        return [home._parameters[leaf] if leaf in home._parameters else
+                home._buffers[leaf] if leaf in home._buffers else getattr(home, leaf) for home, leaf in self._slots]
 
     def _params(self) -> list[Tensor]:
         """The program's parameters in declared order. What was put in their place (by assignment, by
         `functional_call`) is checked: kernels take addresses. Raises OstinatoError."""
-        own = [home._parameters[leaf] if leaf in home._parameters else
-               home._buffers[leaf] if leaf in home._buffers else getattr(home, leaf) for home, leaf in self._slots]
+        own = self._here()
         if not match(self._own, own, (), self._device):
             for p, x in zip(self._own, own):
                 check(p, x, (), "", self._device)
@@ -145,7 +149,7 @@ class Layer(nn.Module):
         xs, state = self._arguments(inputs, state, named)
         B, _ = check_inputs(self._inputs, xs, "BT", self._device)
         outputs, finals = self._run(xs, state, seed, B)
-        return self._pack(outputs), dict(zip(self.state_names, finals))
+        return self._unpack([*outputs, *finals])
 
     def step(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None, **named: Tensor):
         """One step: inputs [B, *shape] -> (y [B, *shape], state), the numbers of `forward`.
@@ -154,27 +158,21 @@ class Layer(nn.Module):
         the static part of the cell is kept from call to call until a
         parameter changes (in place or by assignment; not through `.data`).
         """
-        if state is None and seed is None and not named and self._fast is not None and (
-                found := self._quick.tensors(inputs)) is not None:
-            return self._step(found[:self._quick.n], self._static()[0], found[self._quick.n:], None)
+        if seed is None and (done := self._quick.step(inputs, state, named)) is not None:
+            return done
         xs, state = self._arguments(inputs, state, named)
         (B,) = check_inputs(self._inputs, xs, "B", self._device)
         if self._fast is None or self._needs_grad(xs, state) or not direct.possible(xs, state.values()):
             outputs, finals = self._run([x.unsqueeze(1) for x in xs], state, seed, B)
-            return self._pack([y[:, 0] for y in outputs]), dict(zip(self.state_names, finals))
+            return self._unpack([*(y[:, 0] for y in outputs), *finals])
         params, start = self._static()
         states = self._initial(state, start, B)
-        self._quick.learn(B)
-        return self._step(xs, params, states, seed)
-
-    def _step(self, xs: list[Tensor], params: list[Tensor], states: list[Tensor], seed: Tensor | int | None):
-        """One step by the executable's own, without gradients."""
         try:
-            outputs, finals = self._fast(xs, params, states, seed=operators.number(self._seed_for(seed)),
-                                         training=self.training)
+            results = self._fast([*xs, *params, *states], B, operators.number(self._seed_for(seed)), self.training)
         except NotImplementedError as missing:
             operators.refuse(self._plan, missing)
-        return self._pack(outputs), dict(zip(self.state_names, finals))
+        self._quick.learn(B)
+        return self._unpack(results)
 
     def reference(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None,
                   **named: Tensor):
@@ -237,10 +235,11 @@ class Layer(nn.Module):
         """`_derive`, computed anew only when a parameter has changed."""
         if self._idle:
             return self._derive()
-        own = self._params()
-        if any(x.is_inference() for x in own):      # they do not count their changes
+        own = self._here()
+        try:
+            versions = [(id(x), x.data_ptr(), x._version) for x in own]
+        except (AttributeError, RuntimeError):      # no tensor at all, or one that does not count its changes
             return self._derive()
-        versions = [(id(x), x.data_ptr(), x._version) for x in own]
         cached = self._cached
         if cached is None or cached[0] != versions:     # holds `own`, so that no new tensor has an old one's id
             cached = self._cached = versions, self._derive(), own
@@ -266,8 +265,18 @@ class Layer(nn.Module):
             return torch.randint(2**62, ())
         return seed if isinstance(seed, Tensor) else torch.tensor(seed)
 
+    def _draw(self) -> int:
+        """A seed from torch's generator."""
+        return int(self._seed_for(None))
+
     def _pack(self, outputs: list[Tensor]):
         return outputs[0] if self._n_out == 1 else self._result(*outputs)
+
+    def _unpack(self, results: list[Tensor]):
+        """(y, state) from outputs and final states in one list."""
+        n = self._n_out
+        y = results[0] if n == 1 else self._result(*results[:n])
+        return y, dict(zip(self.state_names, results[n:]))
 
     # -- looking inside, importing -------------------------------------------
     def ir(self, stage: str) -> str:

@@ -1,46 +1,56 @@
-"""The usual step, checked at one glance.
+"""The usual step, with as little around it as possible.
 
 A step in a decoding loop is asked for with the same sizes over and over: plain
-tensors, no gradients, the state of the step before. What a full check has found
-right once is recognised here; everything else returns None and takes the full
-path, with its messages.
+tensors, no gradients, the state of the step before. Where that is so, the
+executable's stepper for that number of sequences takes it; everything else
+gives None and takes the full path, with its messages.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import direct
-from .ports import Port
+
+if TYPE_CHECKING:
+    from .layer import Layer
+
+MOST = 64       # numbers of sequences to remember
 
 
 class Quick:
-    """Shapes seen and found right, by batch size. `names`: the states, in order."""
+    """Steps of a layer, for numbers of sequences that have been on the full path once."""
 
-    def __init__(self, inputs: tuple[Port, ...], states: tuple[Port, ...]):
-        self.ports, self.n = (*inputs, *states), len(inputs)
-        self.names = tuple(p.name for p in states)
-        self.known: dict[int, tuple[tuple[torch.dtype, torch.Size], ...]] = {}
+    def __init__(self, layer: Layer):
+        self.layer, self.inputs, self.states = layer, layer.input_names, layer.state_names
+        static = layer._plan.static
+        self.plain = static.idle and static.params == static.wanted     # the kernel takes the parameters as they are
+        self.steppers: dict[int, Callable[[list[Tensor], int, bool], list[Tensor] | None]] = {}
 
     def learn(self, B: int) -> None:
         """A step for B sequences has passed the full check."""
-        if len(self.known) < 64:
-            self.known[B] = tuple((p.dtype, torch.Size((B, *p.sizes))) for p in self.ports)
+        stepper = self.layer._plan.executable.stepper(B)
+        if stepper is not None and len(self.steppers) < MOST:
+            self.steppers[B] = stepper
 
-    def tensors(self, args: tuple) -> list[Tensor] | None:
-        """Inputs and states in order if `args` are the inputs and then the state,
-        all of them as seen before; None: look closely."""
-        if len(args) != self.n + 1 or torch.is_grad_enabled() or not direct.possible():
-            return None
-        state = args[-1]
-        if type(state) is not dict or tuple(state) != self.names or type(args[0]) is not Tensor or not args[0].dim():
-            return None
-        found = [*args[:-1], *state.values()]
-        want = self.known.get(args[0].shape[0])
-        if want is None:
-            return None
-        for x, (dtype, shape) in zip(found, want):
-            if type(x) is not Tensor or x.dtype is not dtype or x.shape != shape or not x.is_cpu:
+    def step(self, inputs: tuple, state: Mapping[str, Tensor] | None, named: Mapping[str, Tensor]):
+        """(y, state) of a step asked for as by `Layer.step`; None: look closely."""
+        if state is None and inputs:
+            *inputs, state = inputs
+        if named:
+            if inputs or tuple(named) != self.inputs:
                 return None
-        return found
+            inputs = list(named.values())
+        if (len(inputs) != len(self.inputs) or type(state) is not dict or tuple(state) != self.states
+                or torch.is_grad_enabled() or direct.watched()):
+            return None
+        x, layer = inputs[0], self.layer
+        if type(x) is not Tensor or not x.dim() or (stepper := self.steppers.get(x.shape[0])) is None:
+            return None
+        params = layer._here() if self.plain else layer._static()[0]
+        results = stepper([*inputs, *params, *state.values()], layer._draw() if layer._draws else 0, layer.training)
+        return None if results is None else layer._unpack(results)

@@ -146,19 +146,32 @@ class LlvmExecutable:
         return [((T, B, *types[o.value].type.sizes), self._dtype(types[o.value].type))
                 for o in a.forward.outputs[len(self.cell.outputs):]]
 
-    def step(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
-             seed: int, training: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """One step: inputs [B, *shape] -> (outputs [B, *shape], states)."""
-        B, _ = (inputs or states)[0].shape[0], self._both
-        if 0 < B <= FEW:
-            key = B, threads.num_threads()      # not torch's number: in a forked child there is one
-            if (stepper := self._steppers.get(key)) is None:
-                stepper = self._steppers[key] = self._stepper(B)
-            if (done := stepper(inputs, params, states, seed, training)) is not None:
-                return done
-        outputs, finals, _ = self.forward([x.unsqueeze(1) for x in inputs], params, states, seed=seed,
+    def step(self, given: Sequence[Tensor], B: int, seed: int, training: bool) -> list[Tensor]:
+        """One step of B sequences: inputs [B, *shape], params, states -> outputs [B, *shape], states."""
+        stepper = self.stepper(B)
+        if stepper is not None and (done := stepper(given, seed, training)) is not None:
+            return done
+        n, m = len(self.cell.inputs), len(given) - len(self.cell.states)
+        outputs, finals, _ = self.forward([x.unsqueeze(1) for x in given[:n]], given[n:m], given[m:], seed=seed,
                                           training=training, keep=False)
-        return [y.squeeze(1) for y in outputs], finals
+        return [*(y.squeeze(1) for y in outputs), *finals]
+
+    def stepper(self, B: int) -> Stepper | None:
+        """The step of B sequences for the threads there are now; None for none or very many."""
+        _ = self._both
+        if not 0 < B <= FEW:
+            return None
+        key = B, threads.num_threads()          # not torch's number: in a forked child there is one
+        if key not in self._steppers:
+            c, nodes = self.cell, self.cell.nodes()
+            ports = {"in": [(p.name, p.type) for p in c.inputs], "par": [(p.name, p.type) for p in c.params],
+                     "first": [(s.name, s.type) for s in c.states],
+                     "out": [(o.name, nodes[o.value].type) for o in c.outputs],
+                     "final": [(s.name, s.type) for s in c.states]}
+            self._steppers[key] = Stepper(self.single, B, {
+                f"{space}.{name}": ((() if space == "par" else (B,)) + t.sizes, self._dtype(t))
+                for space, some in ports.items() for name, t in some})
+        return self._steppers[key]
 
     @cached_property
     def _both(self) -> tuple[Launch, Launch]:
@@ -168,19 +181,6 @@ class LlvmExecutable:
     @cached_property
     def _steppers(self) -> dict[tuple[int, int], Stepper]:
         return {}
-
-    def _stepper(self, B: int) -> Stepper:
-        c, nodes = self.cell, self.cell.nodes()
-        order = {"inputs": [f"in.{p.name}" for p in c.inputs], "params": [f"par.{p.name}" for p in c.params],
-                 "first": [f"first.{s.name}" for s in c.states], "outputs": [f"out.{o.name}" for o in c.outputs],
-                 "final": [f"final.{s.name}" for s in c.states]}
-        return Stepper(
-            self.single,
-            B,
-            order,
-            [(t.sizes, self._dtype(t)) for t in (nodes[o.value].type for o in c.outputs)],
-            [(s.type.sizes, self._dtype(s.type)) for s in c.states],
-        )
 
     # -- for people -----------------------------------------------------------
     def explain(self, B: int | None = None, T: int | None = None) -> str:
