@@ -133,7 +133,7 @@ class _Loader:
         self.reporter = Reporter(self.sources)
 
     def text(self, source: str) -> Module:
-        self.sources[TEXT] = source
+        self.sources[TEXT] = source = source.removeprefix("\ufeff")
         return self.module(parse(source, TEXT), None)
 
     def file(self, path: Path, span: Span | None) -> Module:
@@ -158,7 +158,7 @@ class _Loader:
 
     def read(self, path: Path, span: Span | None) -> str:
         try:
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8-sig")     # some editors begin a file with a byte order mark
         except UnicodeDecodeError:
             self.refuse("bad_encoding", span)
         except (OSError, ValueError):

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch._C import _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
+from torch.compiler import is_compiling
 
 from . import recur
 from .plan import Plan
@@ -17,8 +20,7 @@ Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]      # inputs, params, s
 
 def watched() -> bool:
     """Whether something follows the calls: a compiler, a mode, a transform."""
-    return (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() != 0
-            or torch._C._functorch.peek_interpreter_stack() is not None)
+    return is_compiling() or _len_torch_dispatch_stack() != 0 or peek_interpreter_stack() is not None
 
 
 def possible(*groups: Iterable[Tensor]) -> bool:

@@ -33,7 +33,7 @@ def read_text(path: str) -> str:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not UTF-8 text") from None
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Mapping
-from functools import cache
-from keyword import iskeyword
 
 import torch
 from torch import Tensor, nn
 
-from ..frontend.diagnostics import did_you_mean
 from ..ir import interp
 from ..ir.cell import Cell
 from . import direct, stages
 from . import recur as operators
 from .import_torch import matching_weights
 from .plan import Plan, get
-from .ports import arrange, check, check_inputs, check_state, fail, match, port, ports, torch_dtype
+from .ports import arrange, check, check_inputs, check_state, fail, given_values, match, port, ports
 from .quick import Quick
+from .results import result_type
 
 State = Mapping[str, Tensor]
 
@@ -295,29 +292,3 @@ class Layer(nn.Module):
             for name, value in matching_weights(self.cell, module).items():
                 own[name].copy_(value)
         return self
-
-
-def given_values(cell: Cell, values: Mapping[str, object]) -> dict[str, Tensor]:
-    """Values for parameters and consts as tensors. Raises OstinatoError for unknown names and wrong shapes."""
-    known, out = {p.name: p for p in cell.params}, {}
-    for name, value in values.items():
-        if name not in known:
-            fail("unexpected_dim", did_you_mean(name, known), cell=cell.name, name=name)
-        x = torch.as_tensor(value)
-        if tuple(x.shape) != known[name].type.sizes:
-            p = port(name, "const", known[name].type, torch.float64)
-            fail("const_shape", name=name, declared=p.declared, expected=f"[{', '.join(p.axes)}]", actual=list(x.shape))
-        out[name] = x.detach().to(torch_dtype(known[name].type.kind, torch.float64))
-    return out
-
-
-@cache
-def result_type(cell: str, outputs: tuple[str, ...]) -> type:
-    """The named tuple of a cell's outputs (a name that Python reserves becomes `_0`, `_1`, ...)."""
-    kind = namedtuple("Outputs" if iskeyword(cell) else cell, outputs, rename=True)
-    kind.__reduce__ = lambda self: (_rebuild, (cell, outputs, tuple(self)))
-    return kind
-
-
-def _rebuild(cell: str, outputs: tuple[str, ...], values: tuple):
-    return result_type(cell, outputs)(*values)

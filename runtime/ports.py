@@ -51,6 +51,20 @@ def fail(error: str, help: str | None = None, /, **fields: object) -> NoReturn:
     raise OstinatoError((diagnostic(error, help=help, **fields),))
 
 
+def given_values(cell: Cell, values: Mapping[str, object]) -> dict[str, Tensor]:
+    """Values for parameters and consts as tensors. Raises OstinatoError for unknown names and wrong shapes."""
+    known, out = {p.name: p for p in cell.params}, {}
+    for name, value in values.items():
+        if name not in known:
+            fail("unexpected_dim", did_you_mean(name, known), cell=cell.name, name=name)
+        x = torch.as_tensor(value)
+        if tuple(x.shape) != known[name].type.sizes:
+            p = port(name, "const", known[name].type, torch.float64)
+            fail("const_shape", name=name, declared=p.declared, expected=f"[{', '.join(p.axes)}]", actual=list(x.shape))
+        out[name] = x.detach().to(torch_dtype(known[name].type.kind, torch.float64))
+    return out
+
+
 def arrange(ports: Sequence[Port], given: Sequence[Tensor], named: Mapping[str, Tensor], cell: str) -> list[Tensor]:
     """Positional and named inputs in declared order. Raises OstinatoError for missing, unknown or repeated ones."""
     if not named and len(given) == len(ports):

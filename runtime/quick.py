@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
 
-from . import direct
+from .direct import watched
 
 if TYPE_CHECKING:
     from .layer import Layer
@@ -46,7 +45,7 @@ class Quick:
                 return None
             inputs = list(named.values())
         if (len(inputs) != len(self.inputs) or type(state) is not dict or tuple(state) != self.states
-                or torch.is_grad_enabled() or direct.watched()):
+                or is_grad_enabled() or watched()):
             return None
         x, layer = inputs[0], self.layer
         if type(x) is not Tensor or not x.dim() or (stepper := self.steppers.get(x.shape[0])) is None:

@@ -14,8 +14,8 @@ from .. import backends
 from ..frontend.diagnostics import OstinatoError, did_you_mean
 from ..ir import interp
 from ..ir.cell import Cell
-from .layer import Layer, given_values
-from .ports import fail
+from .layer import Layer
+from .ports import fail, given_values
 from .sample import sample_inputs
 
 SHAPES = ((2, 7), (1, 1), (3, 33))      # (B, T)

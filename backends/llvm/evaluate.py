@@ -16,8 +16,8 @@ from ...ir.cell import Node
 from ...ir.ops import OPS, spec_parts
 from . import math, random
 from .loops import I64, Nest, i64
-from .memory import BIT, Index, lane_stride, load, offset_of, size_of, splat, store
-from .vector import fma
+from .memory import BIT, Index, lane_stride, load, offset_of, size_of, store
+from .vector import fma, splat
 
 PREFETCH_FROM = 512 * 1024     # packs larger than this are streamed from beyond the second-level cache
 PREFETCH_AHEAD = 8 * 1024      # bytes

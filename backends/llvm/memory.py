@@ -115,17 +115,6 @@ def copy(b: ir.IRBuilder, to: ir.Value, from_: ir.Value, nbytes: ir.Value) -> No
     b.call(memcpy, [b.bitcast(to, byte), b.bitcast(from_, byte), nbytes, ir.Constant(BIT, 0)])
 
 
-def splat(b: ir.IRBuilder, value: ir.Value, width: int) -> ir.Value:
-    """A scalar in every lane; a vector is returned as it is."""
-    if not width or isinstance(value.type, ir.VectorType):
-        return value
-    if isinstance(value, ir.Constant):
-        return ir.Constant(ir.VectorType(value.type, width), [value.constant] * width)
-    undef = ir.Constant(ir.VectorType(value.type, width), ir.Undefined)
-    one = b.insert_element(undef, value, ir.Constant(ir.IntType(32), 0))
-    return b.shuffle_vector(one, undef, ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width))
-
-
 def horizontal(b: ir.IRBuilder, value: ir.Value, combine) -> ir.Value:
     """Combine all lanes by halving, in a fixed order."""
     n = value.type.count

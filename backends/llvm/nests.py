@@ -10,7 +10,8 @@ from ...compiler.schedules.kernel import Group, Phase, Store
 from . import linalg, math
 from .evaluate import Evaluator
 from .loops import i64
-from .memory import Index, copy, element_type, horizontal, size_of, splat
+from .memory import Index, copy, element_type, horizontal, size_of
+from .vector import splat
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 START = {"sum": 0, "prod": 1, "max": float("-inf"), "min": float("inf"), "any": 0, "all": 1}

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, empty_like, nn
 
 from . import threads
 from .block import ALIGN, HEADER, PER_PORT, SCRATCH, SEED, TRAINING
@@ -53,7 +53,7 @@ class Stepper:
             block[slot] = x.data_ptr()
         results = []
         for slot, pattern in self.results:
-            x = torch.empty_like(pattern)
+            x = empty_like(pattern)
             block[slot] = x.data_ptr()
             results.append(x)
         own = self.own

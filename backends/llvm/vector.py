@@ -47,13 +47,16 @@ def const(type: ir.Type, value) -> ir.Constant:
     return ir.Constant(type, [value] * n) if n else ir.Constant(e, value)
 
 
-def splat(b: ir.IRBuilder, scalar: ir.Value, n: int) -> ir.Value:
-    """A scalar value in n lanes (n = 0: as it is)."""
-    if not n:
-        return scalar
-    vec = ir.VectorType(scalar.type, n)
-    one = b.insert_element(ir.Constant(vec, ir.Undefined), scalar, ir.Constant(I32, 0))
-    return b.shuffle_vector(one, ir.Constant(vec, ir.Undefined), ir.Constant(ir.VectorType(I32, n), [0] * n))
+def splat(b: ir.IRBuilder, value: ir.Value, n: int) -> ir.Value:
+    """A scalar in n lanes (n = 0: as it is); a vector is returned as it is."""
+    if not n or isinstance(value.type, ir.VectorType):
+        return value
+    vec = ir.VectorType(value.type, n)
+    if isinstance(value, ir.Constant):
+        return ir.Constant(vec, [value.constant] * n)
+    undef = ir.Constant(vec, ir.Undefined)
+    one = b.insert_element(undef, value, ir.Constant(I32, 0))
+    return b.shuffle_vector(one, undef, ir.Constant(ir.VectorType(I32, n), [0] * n))
 
 
 def suffix(type: ir.Type) -> str:

@@ -9,6 +9,7 @@ from lark.lexer import PatternStr
 from ostinato.frontend import parse as module
 from ostinato.frontend import tree as t
 from ostinato.frontend.diagnostics import OstinatoError
+from ostinato.frontend.load import load
 from ostinato.frontend.parse import parse
 
 CELLS = sorted((Path(__file__).parent / "cells").glob("*.ost"))
@@ -131,3 +132,13 @@ def test_syntax_error_is_a_diagnostic():
     with pytest.raises(OstinatoError) as e:
         parse("cell c(H) {\n  input x [H]\n}")
     assert e.value.diagnostics[0].span.line == 2
+
+
+def test_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    text = "cell c(H) { input x: [H] }\n"
+    path = tmp_path / "c.ost"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (def_,) = load(path, check=False).cells.values()
+    assert def_.syntax == only(text) and def_.syntax.span.column == 1
+    (def_,) = load("\ufeff" + text, check=False).cells.values()
+    assert def_.sources["<text>"] == text
