@@ -60,8 +60,8 @@ def jax_scan(case: Case, associative: bool = False, longest: int | None = None) 
 
 
 def jax_short(case: Case) -> Variant:
-    """The scan where its gradient takes seconds."""
-    return jax_scan(case, longest=256)
+    """Where the whole scan takes seconds."""
+    return jax_scan(case, longest=128)
 
 
 def jax_associative(case: Case) -> Variant:

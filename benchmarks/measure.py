@@ -11,25 +11,32 @@ from collections.abc import Callable, Sequence
 import torch
 
 
-def seconds(call: Callable[[], object]) -> float:
+def seconds(call: Callable[[], object], repeats: int = 1) -> float:
     start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+TURN = 3e-3                # seconds: a shorter call is repeated, or it would time the caches that the others emptied
 
 
 def side_by_side(calls: Sequence[tuple[Callable[[], object], float]], budget: float) -> list[list[float]]:
     """Times of several calls in turns, in ms, so that a busy moment hits all of them.
 
-    calls: (call, scale of its time). After one warm-up each, 3 to 50 rounds, as many as `budget` seconds allow.
+    calls: (call, scale of its time). After a warm-up of each, 3 to 50 rounds, as many as `budget` seconds allow.
     The n-th times of all calls are neighbours.
     """
-    for call, _ in calls:
-        call()
+    turns = []
+    for call, scale in calls:
+        if (once := seconds(call)) < TURN:
+            once = seconds(call)
+        turns.append((call, max(1, math.ceil(TURN / max(once, 1e-6))), scale))
     times: list[list[float]] = [[] for _ in calls]
     end, rounds = time.perf_counter() + budget, 0
     while rounds < 3 or rounds < 50 and time.perf_counter() < end:
-        for kept, (call, scale) in zip(times, calls):
-            kept.append(1e3 * scale * seconds(call))
+        for kept, (call, repeats, scale) in zip(times, turns):
+            kept.append(1e3 * scale * seconds(call, repeats))
         rounds += 1
     return times
 
@@ -49,13 +56,7 @@ def product() -> tuple[Callable[[], object], int]:
     turns with the peers, so that the floor is of the same minute as the figure beside it."""
     m, k, n = 512, 1024, 512
     a, b, c = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
-    times = 4                                        # the first finds the caches full of others' data
-
-    def call():
-        for _ in range(times):
-            torch.mm(a, b, out=c)
-
-    return call, times * 2 * m * k * n
+    return lambda: torch.mm(a, b, out=c), 2 * m * k * n
 
 
 def gemm_rate() -> float:

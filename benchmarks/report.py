@@ -30,7 +30,7 @@ LATENCY = [("lstm", {"I": 128, "H": 128}), ("gru", {"I": 128, "H": 128}), ("slst
            ("rwkv7", {"K": 64, "V": 64, "N": 4})]
 
 
-def run(chosen: set[str], *, quick: bool, threads: int, budget: float, torch_compile: bool, jax: bool,
+def run(chosen: set[str], *, quick: bool, full: bool, threads: int, budget: float, torch_compile: bool, jax: bool,
         out: Path) -> None:
     """Everything in `chosen` (groups or cells, all if empty). A group's file is lstm.json for one thread and
     lstm.threads2.json for two."""
@@ -45,7 +45,9 @@ def run(chosen: set[str], *, quick: bool, threads: int, budget: float, torch_com
 
     rows: dict[str, list[dict]] = {}
     for w in WORKLOADS:
-        if chosen and w.group not in chosen and w.cell not in chosen - {*GROUPS} or quick and not w.quick:
+        if chosen and w.group not in chosen and w.cell not in chosen - {*GROUPS}:
+            continue
+        if quick and not w.quick or w.extra and not full:
             continue
         try:
             row = measure(w, makers(w, torch_compile, jax), here, budget)

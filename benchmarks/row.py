@@ -37,7 +37,8 @@ def measure(w: Workload, makers: list[Maker], here: dict, budget: float) -> dict
     for kind in KINDS:
         able = [v for v in variants if getattr(v, kind)]
         calls = [(getattr(v, kind), w.T / v.steps) for v in able]
-        *found, by_probe = side_by_side([*calls, (probe, 1.0)], budget * w.share)
+        # The first turns of the probe find the caches full of others' data.
+        *found, _, _, by_probe = side_by_side([*calls, *[(probe, 1.0)] * 3], budget * w.share)
         for v, t in zip(able, found):
             times[v.name][kind] = summary(t) | {"rounds": len(t)}
         ratio[kind] = {v.name: ratios(t, found[0]) for v, t in zip(able[1:], found[1:])}

@@ -22,7 +22,8 @@ SET = {"ema": {"alpha": 0.1}, "lstm_layernorm": {"wx": 0.25, "wh": 0.25}}
 
 @dataclass(frozen=True)
 class Workload:
-    """One row; `quick`: also part of `--quick`; `share` of the time for measuring that a row gets."""
+    """One row; `quick`: also part of `--quick`; `extra`: only with `--full`; `share` of the time for measuring that
+    a row gets."""
 
     group: str
     cell: str
@@ -31,6 +32,7 @@ class Workload:
     dims: dict[str, int]
     peers: tuple[Maker, ...]
     quick: bool = False
+    extra: bool = False
     share: float = 1.0
 
     @property
@@ -55,15 +57,15 @@ class Workload:
 
 
 def _dense() -> list[Workload]:
-    shapes = ((1, 1024, 64), (16, 256, 128), (16, 512, 256), (64, 256, 256), (8, 512, 512))
     with_torch = (peers.torch_nn, libraries.jax_scan, peers.eager)
-    out = [Workload(cell, cell, B, T, {"I": H, "H": H}, with_torch, quick=H == 128)
-           for cell in ("lstm", "gru", "elman") for B, T, H in shapes]
+    out = [Workload(cell, cell, B, T, {"I": H, "H": H}, with_torch, quick=H == 128, extra=B == 64)
+           for cell in ("lstm", "gru", "elman")
+           for B, T, H in ((1, 1024, 64), (16, 256, 128), (16, 512, 256), (64, 256, 256), (8, 512, 512))]
     for cell in ("slstm", "lem", "ligru", "lstm_cifg_peephole", "lstm_layernorm"):
         for B, T, H in ((16, 256, 128), (16, 512, 256)):
             dims = {"I": H, "H": H} | ({"N": 1} if cell == "slstm" else {})
             out.append(Workload("unshipped", cell, B, T, dims, (libraries.jax_scan, peers.eager, peers.torchscript),
-                                quick=H == 128))
+                                quick=H == 128, extra=H == 256 and cell not in ("slstm", "lem")))
     return out
 
 
@@ -74,8 +76,9 @@ def _lanes() -> list[Workload]:
     out = []
     for cell in ("mingru_gates", "hgrn_gates", "rglru_gates"):
         for B, T, D in ((8, 2048, 512), (1, 16384, 64), (1, 131072, 16)):
-            out.append(Workload("elementwise", cell, B, T, {"D": D}, (peers.torch_add, *SCANS, peers.eager),
-                                quick=cell == "mingru_gates" and D == 512))
+            scans = SCANS if cell == "mingru_gates" else SCANS[:1]        # they run the same scan of (a, b)
+            out.append(Workload("elementwise", cell, B, T, {"D": D}, (peers.torch_add, *scans, peers.eager),
+                                quick=cell == "mingru_gates" and D == 512, extra=cell != "mingru_gates"))
     for cell, others in (("iir", ()), ("ema", (libraries.pandas_ewm,))):
         out.append(Workload("filters", cell, 1, 480_000, {"D": 32}, (libraries.scipy_lfilter, *others), quick=True))
     return out
@@ -84,14 +87,15 @@ def _lanes() -> list[Workload]:
 def _diagonal() -> list[Workload]:
     """A nonlinear recurrence without products; one input, so that the lanes are the work."""
     return [Workload("diagonal", "paragru", 1, T, {"I": 1, "H": lanes}, (libraries.jax_scan, peers.eager),
-                     quick=lanes == 64 and T == 1024, share=0.5)
+                     quick=lanes == 64 and T == 1024, extra=lanes in (4, 16), share=0.5)
             for lanes in (1, 4, 16, 64, 1024) for T in (1024, 16384)]
 
 
 def _matrix() -> list[Workload]:
     return [Workload("matrix", cell, B, T, {"K": K, "V": K, "N": N},
-                     (libraries.jax_short if K == 128 else libraries.jax_scan, peers.chunkwise, peers.eager),
-                     quick=cell == "gated_deltanet" and K == 64)
+                     ((libraries.jax_short, peers.chunkwise_short) if K == 128 else
+                      (libraries.jax_scan, peers.chunkwise)) + (peers.eager,),
+                     quick=cell == "gated_deltanet" and K == 64, extra=K == 128 and cell != "gated_deltanet")
             for cell in ("gla", "simple_gla", "deltanet", "gated_deltanet", "rwkv7")
             for B, T, N, K in ((2, 1024, 4, 64), (1, 4096, 8, 128))]
 
@@ -99,7 +103,8 @@ def _matrix() -> list[Workload]:
 def _growth() -> list[Workload]:
     """How times grow with T at B = 1 and with B at T = 256."""
     shapes = [(1, T) for T in (64, 256, 1024, 4096, 16384)] + [(B, 256) for B in (4, 16, 64, 256)]
-    return [Workload("growth", cell, B, T, dims, who, quick=(B, T) in ((1, 256), (16, 256)), share=0.5)
+    return [Workload("growth", cell, B, T, dims, who, quick=(B, T) in ((1, 256), (16, 256)),
+                     extra=(B, T) in ((4, 256), (64, 256)), share=0.5)
             for cell, dims, who in (("lstm", {"I": 64, "H": 64}, (peers.torch_nn, libraries.jax_scan)),
                                     ("mingru_gates", {"D": 64}, (libraries.jax_scan, peers.torch_associative)))
             for B, T in shapes]
