@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import click
 import numpy as np
 
 SIZES = re.compile(r"^#\s*sizes:(.*)$", re.MULTILINE)
@@ -29,7 +29,7 @@ def too_large(error: Exception) -> bool:
 def read_text(path: str) -> str:
     """The text of a file, "-" for standard input. Raises UsageError."""
     try:
-        data = Path(path).read_bytes() if path != "-" else click.get_binary_stream("stdin").read()
+        data = Path(path).read_bytes() if path != "-" else sys.stdin.buffer.read()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     try:
