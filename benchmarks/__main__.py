@@ -18,7 +18,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 @click.option("--full", is_flag=True, help="Every shape (ten minutes and more); otherwise about half of them.")
 @click.option("--threads", type=click.IntRange(1, CORES), default=1, show_default=True,
               help="Threads for everyone; also pins the process. Other than 1: files called NAME.threadsN.json.")
-@click.option("--budget", default=0.5, show_default=True, help="Seconds of measurement per workload and kind.")
+@click.option("--budget", default=0.4, show_default=True, help="Seconds of measurement per workload and kind.")
 @click.option("--torch-compile", is_flag=True,
               help="Also 64 steps of the loop unrolled by torch.compile, at one shape per cell (a minute each).")
 @click.option("--no-jax", is_flag=True, help="Leave JAX out.")

@@ -42,7 +42,8 @@ def measure(w: Workload, makers: list[Maker], here: dict, budget: float) -> dict
         for v, t in zip(able, found):
             times[v.name][kind] = summary(t) | {"rounds": len(t)}
         ratio[kind] = {v.name: ratios(t, found[0]) for v, t in zip(able[1:], found[1:])}
-        rate = probe_flops / min(by_probe)               # floating-point operations per ms
+        # Operations per ms; a busy minute must not lift the floor.
+        rate = max(probe_flops / min(by_probe), here["gemm_gflops"] * 1e6)
         products = (1 if kind == "forward" else 3) * flops / rate
         bytes_ms = moved[kind] / (here["copy_gbytes_per_s"] * 1e6)
         median = times["ostinato"][kind]["median"]

@@ -24,12 +24,9 @@ INNER = 20                                             # steps per timed call
 Run = Callable[[], Tensor]                             # INNER steps on one input; the last output [B, ...]
 
 
-def step_rows(names: list[str], budget: float) -> list[dict[str, object]]:
-    """Rows with microseconds per `layer.step` and per step of the peers, for B = 1 and 16."""
-    return [_row(name, B, budget) for name in names for B in (1, 16)]
-
-
-def _row(name: str, B: int, budget: float) -> dict[str, object]:
+def step_row(name: str, B: int, budget: float) -> dict[str, object]:
+    """Microseconds per `layer.step` of a zoo cell and per step of its peers. Raises Disagreement if the step after
+    INNER others is not the interpreter's."""
     path = ZOO / f"{name}.ost"
     dims = {k: DIMS[k] for k in declared_sizes(path.read_text())}
     if "N" in dims and "H" in dims:                    # the same width altogether

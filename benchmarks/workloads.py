@@ -65,7 +65,7 @@ def _dense() -> list[Workload]:
         for B, T, H in ((16, 256, 128), (16, 512, 256)):
             dims = {"I": H, "H": H} | ({"N": 1} if cell == "slstm" else {})
             out.append(Workload("unshipped", cell, B, T, dims, (libraries.jax_scan, peers.eager, peers.torchscript),
-                                quick=H == 128, extra=H == 256 and cell not in ("slstm", "lem")))
+                                quick=H == 128, extra=H == 256 and cell != "slstm"))
     return out
 
 
@@ -87,7 +87,7 @@ def _lanes() -> list[Workload]:
 def _diagonal() -> list[Workload]:
     """A nonlinear recurrence without products; one input, so that the lanes are the work."""
     return [Workload("diagonal", "paragru", 1, T, {"I": 1, "H": lanes}, (libraries.jax_scan, peers.eager),
-                     quick=lanes == 64 and T == 1024, extra=lanes in (4, 16), share=0.5)
+                     quick=lanes == 64 and T == 1024, extra=lanes in (4, 16) or lanes * T > 2**20, share=0.5)
             for lanes in (1, 4, 16, 64, 1024) for T in (1024, 16384)]
 
 
@@ -95,7 +95,7 @@ def _matrix() -> list[Workload]:
     return [Workload("matrix", cell, B, T, {"K": K, "V": K, "N": N},
                      ((libraries.jax_short, peers.chunkwise_short) if K == 128 else
                       (libraries.jax_scan, peers.chunkwise)) + (peers.eager,),
-                     quick=cell == "gated_deltanet" and K == 64, extra=K == 128 and cell != "gated_deltanet")
+                     quick=cell == "gated_deltanet" and K == 64, extra=K == 128)
             for cell in ("gla", "simple_gla", "deltanet", "gated_deltanet", "rwkv7")
             for B, T, N, K in ((2, 1024, 4, 64), (1, 4096, 8, 128))]
 
@@ -104,7 +104,7 @@ def _growth() -> list[Workload]:
     """How times grow with T at B = 1 and with B at T = 256."""
     shapes = [(1, T) for T in (64, 256, 1024, 4096, 16384)] + [(B, 256) for B in (4, 16, 64, 256)]
     return [Workload("growth", cell, B, T, dims, who, quick=(B, T) in ((1, 256), (16, 256)),
-                     extra=(B, T) in ((4, 256), (64, 256)), share=0.5)
+                     extra=B in (4, 256), share=0.5)
             for cell, dims, who in (("lstm", {"I": 64, "H": 64}, (peers.torch_nn, libraries.jax_scan)),
                                     ("mingru_gates", {"D": 64}, (libraries.jax_scan, peers.torch_associative)))
             for B, T in shapes]
