@@ -26,7 +26,9 @@ def latency_rows(cells: list[tuple[str, dict[str, int]]]) -> list[dict[str, obje
 
 
 def _child(cells, T: int, cache: str) -> list[dict[str, object]]:
-    env = os.environ | {"XDG_CACHE_HOME": cache, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    # a new process of an installed package: Python keeps its bytecode, as it does unless told otherwise
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env |= {"XDG_CACHE_HOME": cache, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     out = subprocess.run([sys.executable, "-m", "benchmarks.latency", json.dumps([cells, T])], env=env, cwd=ROOT,
                          stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(out.stdout.splitlines()[-1])
