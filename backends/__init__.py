@@ -1,7 +1,6 @@
 """The back ends by name; each is imported when it is first asked for.
 
-A back end is a module with `SCHEDULES`, the names of the schedules that it can
-run; `DEVICES`, the types of torch devices it runs on; `prepare(cell, save) -> lowered`,
+A back end is a module with `DEVICES`, the types of torch devices it runs on; `prepare(cell, save) -> lowered`,
 the passes that it wants (`.cell`: what is left to run, `.static`: the nodes hoisted from it); and
 `build(lowered, dtype) -> Executable` (see `base`).
 """

@@ -16,7 +16,6 @@ from ..ir import interp
 from ..ir.cell import Cell, Node
 from .recording import recording
 
-SCHEDULES = ("sequential",)
 DEVICES = ("cpu", "cuda")
 
 

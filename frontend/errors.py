@@ -234,6 +234,8 @@ RUNTIME = _section(801, {
                     "the whole module changes its precision by .to(dtype)"),
     "param_device": ("the parameter `{name}` is on {actual}, the module on {expected}",
                      "the whole module moves by .to(device)"),
+    "unsuitable_schedule": ("`{name}` has no schedule `{schedule}`: {reason}",
+                            'schedule="auto" chooses one that it has'),
 })
 
 NOT_YET = _section(901, {

@@ -23,6 +23,7 @@ from ..ir.cell import Cell, Node
 from ..ir.interp import evaluate
 from ..ir.printer import print_cell
 from ..ir.types import Type
+from . import forms
 from .ports import fail, torch_dtype
 
 SAVE = ("auto", "all", "none")
@@ -142,12 +143,13 @@ def choose(cell: Cell, backend: str, schedule: str) -> tuple[str, str]:
     if name not in have:
         fail("backend_unavailable", f"back ends here are {', '.join(have)}", name=name,
              reason="it is not part of this version")
-    schedules = backends.module(name).SCHEDULES
     if schedule == "auto":
-        return name, schedules[0]
-    if schedule not in schedules:
-        fail("unknown_schedule", did_you_mean(schedule, schedules), name=schedule,
-             schedules=", ".join(("auto", *schedules)))
+        return name, "sequential"
+    try:
+        forms.parse(schedule)
+    except ValueError:
+        fail("unknown_schedule", did_you_mean(schedule, forms.MODULES), name=schedule,
+             schedules=", ".join(("auto", *forms.MODULES)))
     return name, schedule
 
 
@@ -169,7 +171,12 @@ def _build(key: str, cell: Cell, backend: str, schedule: str, dtype: torch.dtype
     reals = (tuple(p.type.kind == "real" for p in run.inputs),
              tuple(p.type.kind == "real" and p.trainable for p in run.params),
              tuple(s.type.kind == "real" for s in run.states))
-    return Plan(key, backend, schedule, dtype, run, static, module.build(lowered, dtype), lowered, reals,
+    name, argument = forms.parse(schedule)
+    try:
+        executable = forms.build(name, forms.Source(module, lowered, dtype, argument))
+    except forms.Unsuitable as why:
+        fail("unsuitable_schedule", name=cell.name, schedule=schedule, reason=why)
+    return Plan(key, backend, schedule, dtype, run, static, executable, lowered, reals,
                 tuple(meta(types[o.value].type) for o in run.outputs), state_meta, module.DEVICES)
 
 

@@ -14,6 +14,7 @@ from .. import backends
 from ..frontend.diagnostics import OstinatoError, did_you_mean
 from ..ir import interp
 from ..ir.cell import Cell
+from . import forms
 from .layer import Layer
 from .ports import fail, given_values
 from .sample import sample_inputs
@@ -68,7 +69,7 @@ def verify_cell(cell: Cell, *, values: Mapping[str, Tensor] | None = None, shape
         cases = _cases(cell, values or {}, shapes, dtype, seed)
         references = [_reference(cell, case) for case in cases]
         for backend in names or found:
-            for schedule in backends.module(backend).SCHEDULES:
+            for schedule in forms.MODULES:
                 rows.append(_row(cell, backend, schedule, dtype, values, cases, references,
                                  TOLERANCE[dtype] if tolerance is None else tolerance))
     return rows

@@ -19,7 +19,6 @@ from .launch import Launch
 from .pages import empty
 from .stepper import Stepper
 
-SCHEDULES = ("sequential",)
 DEVICES = ("cpu",)
 FEW = 256                      # sequences up to which a step packs no weights
 CHECK_BYTES = 512 * 1024       # values of one tile that the recomputing backward pass keeps

@@ -1,0 +1,49 @@
+"""How a cell runs over time. A form is an executable (`backends.base.Executable`) made of a back end's executables
+of cells: of the cell itself, of the cell over chunks, of summaries of segments.
+
+A form is a module with `build(source: Source) -> Executable`, which raises `Unsuitable` with the reason where the cell
+has no such form. The text never names one; `schedule=` and the cost model do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+import torch
+
+from ...backends.base import Executable
+from ...compiler.pipeline import Lowered
+
+MODULES: dict[str, str] = {"sequential": "sequential"}      # name of a schedule -> module of this folder
+ARGUMENTS: dict[str, int] = {}                              # schedules with a number, and its default
+
+
+class Unsuitable(Exception):
+    """The cell has no such form: says why, in words for `explain`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a form is built from: the back end's module, the lowered cell, the dtype, the number in `chunk(64)`."""
+
+    backend: ModuleType
+    lowered: Lowered
+    dtype: torch.dtype
+    argument: int | None = None
+
+
+def parse(schedule: str) -> tuple[str, int | None]:
+    """`"chunk(64)"` -> ("chunk", 64). Raises ValueError for what is not a schedule."""
+    name, _, rest = schedule.partition("(")
+    if name not in MODULES or rest and (name not in ARGUMENTS or not rest.endswith(")") or not rest[:-1].isdecimal()):
+        raise ValueError(schedule)
+    if rest and int(rest[:-1]) < 1:
+        raise ValueError(schedule)
+    return name, int(rest[:-1]) if rest else ARGUMENTS.get(name)
+
+
+def build(name: str, source: Source) -> Executable:
+    """The executable of a form. Raises `Unsuitable`."""
+    return import_module(f"{__name__}.{MODULES[name]}").build(source)
