@@ -73,7 +73,7 @@ class Builder:
     def op(self, op: str, *args: str, hint: str | None = None) -> str:
         """A pointwise operation; operands of rank 0 are broadcast to the others' shape."""
         o = OPS[op]
-        assert o.group == "pointwise", op
+        assert o.group in ("pointwise", "complex"), op
         shape = max((self.type(a).shape for a in args), key=len)
         args = tuple(a if self.type(a).shape == shape else self.broadcast(a, shape, ()) for a in args)
         kind = self.type(args[1 if op == "select" else 0]).kind
@@ -120,6 +120,14 @@ class Builder:
     def stack(self, xs: tuple[str, ...], axis: int, dim: Dim) -> str:
         t = self.type(xs[0])
         return self.add("stack", tuple(xs), t.with_shape(t.shape[:axis] + (dim,) + t.shape[axis:]), "stack", axis=axis)
+
+    def running(self, a: str, b: str, axis: int, semiring: str = "sum", reverse: bool = False) -> str:
+        """y[i] = a[i] (x) y[i-1] (+) b[i] along an axis, y = b where it starts."""
+        return self.add("running", (a, b), self.type(b), "running", axis=axis, reverse=reverse, semiring=semiring)
+
+    def solve_lower(self, low: str, b: str, transposed: bool = False) -> str:
+        """(I + the part of `low` below its diagonal)^-1 b, or its transpose's."""
+        return self.add("solve_lower", (low, b), self.type(b), "solve", transposed=transposed)
 
     # -- reductions -----------------------------------------------------
     def reduce(self, x: str, fn: str, axes: tuple[int, ...]) -> str:

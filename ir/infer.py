@@ -14,9 +14,10 @@ from .types import Type
 SEMIRINGS = ("sum", "max", "min", "lse", "argmax")
 REDUCE_KINDS = {"sum": NUM, "prod": NUM, "max": ORD, "min": ORD, "argmax": ORD, "lse": ("real",),
                 "any": ("bool",), "all": ("bool",)}
+RUNNING_KINDS = {"sum": NUM, "max": ORD, "lse": ("real",)}
 SEMIRING_KINDS = {"sum": ("real", "int", "complex", "bool"), "max": ORD, "min": ORD, "lse": ("real",), "argmax": ORD}
 DRAWS = {"uniform": (2,), "normal": (2,), "bernoulli": (1,), "orthogonal": (0, 1)}
-_LITERALS = {"real": float, "int": int, "bool": bool, "complex": complex}
+_LITERALS = {"real": float, "int": int, "bool": bool}
 
 
 class TypeRule(Exception):
@@ -52,7 +53,7 @@ def infer(n: Node, operands: list[Type]) -> Type:
     operand is not allowed. Reads (input, param, state) are checked against the
     cell's ports, not here."""
     match OPS[n.op].group:
-        case "pointwise":
+        case "pointwise" | "complex":
             return _pointwise(n, operands)
         case "leaf":
             return _leaf(n, operands)
@@ -82,7 +83,7 @@ def _leaf(n: Node, operands: list[Type]) -> Type:
         _need(t.rank == 0, "shape", f"operand {t} of {n.op} must have rank 0")
     match n.op:
         case "literal":
-            _need(type(n.attr("value")) is _LITERALS[n.type.kind], "attrs",
+            _need(type(n.attr("value")) is _LITERALS.get(n.type.kind), "attrs",
                   f"value={n.attr('value')!r} is not a {n.type.kind}")
             return Type(n.type.kind)
         case "iota":
@@ -116,8 +117,14 @@ def _structure(n: Node, operands: list[Type]) -> Type:
     if n.op == "index":
         _integer(n, "at", 0, sizes[axis] - 1)
         return x.with_shape(x.shape[:axis] + x.shape[axis + 1:])
-    if n.op == "cumsum":
+    if n.op in ("cumsum", "running"):
         _need(type(n.attr("reverse")) is bool, "attrs", f"reverse={n.attr('reverse')!r} is not a bool")
+        if n.op == "running":
+            semiring = n.attr("semiring")
+            _need(semiring in RUNNING_KINDS, "attrs", f"running has no semiring {semiring!r}")
+            _need(x.kind in RUNNING_KINDS[semiring], "kind", f"running {semiring} does not take {x.kind}")
+            _need(operands[1].kind == x.kind, "kind", f"running of {x} and {operands[1]}")
+            _need(operands[1] == x, "shape", f"running of {x} and {operands[1]}")
         return x
     _need(out.rank == x.rank + new_axis, "shape", f"{n.op} of {x} cannot have rank {out.rank}")
     dim = out.shape[axis]  # its name is free, its size is not
@@ -179,5 +186,7 @@ def _linalg(n: Node, a: Type, b: Type | None = None) -> Type:
     _need(a.rank >= 2 and a.shape[-1] == a.shape[-2], "shape", f"{n.op} needs a square matrix, not {a}")
     if b is None:
         return a.with_shape(a.shape[:-2])
-    _need(b.rank in (a.rank, a.rank - 1) and b.shape[:a.rank - 1] == a.shape[:-1], "shape", f"solve of {a} and {b}")
+    _need(b.rank in (a.rank, a.rank - 1) and b.shape[:a.rank - 1] == a.shape[:-1], "shape", f"{n.op} of {a} and {b}")
+    if n.op == "solve_lower":
+        _need(type(n.attr("transposed")) is bool, "attrs", f"transposed={n.attr('transposed')!r} is not a bool")
     return b

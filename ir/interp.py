@@ -19,7 +19,6 @@ from .errors import EvaluationError
 from .types import Type
 
 Reads = Mapping[tuple[str, str], Tensor]
-_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Context:
                 return torch.int64
             case "bool":
                 return torch.bool
-        return _COMPLEX[self.dtype]
+        return self.dtype.to_complex()
 
 
 # -- one node ---------------------------------------------------------------
@@ -136,6 +135,10 @@ def _structure(n: Node, xs: list[Tensor], ranks: list[int]) -> Tensor:
             return meaning.reduce(x, r, n.attr("fn"), n.attr("axes"))
         case "contract":
             return meaning.contract(x, xs[1], n.attr("spec"), n.attr("semiring"))
+        case "running":
+            return meaning.running(x, xs[1], _axis(n, r), n.attr("reverse"), n.attr("semiring"))
+        case "solve_lower":
+            return meaning.solve_lower(x, xs[1], n.attr("transposed"), vector=ranks[1] == r - 1)
         case "solve":
             return meaning.solve(x, xs[1], vector=ranks[1] == r - 1)
         case "logdet":
@@ -180,7 +183,10 @@ def initial_params(cell: Cell, seed: int = 0, dtype: torch.dtype = torch.float64
     dtype. `given`: values of the parameters without an initialiser; those not
     given are left out of the result. Raises EvaluationError if one is read.
     """
-    given = {k: v.to(torch.float64) if v.is_floating_point() else v for k, v in (given or {}).items()}
+    kinds = {p.name: p.type.kind for p in cell.params}
+    wide = Context({}, torch.float64)
+    given = {k: v.to(wide.torch_dtype(kinds[k])) if v.is_floating_point() or v.is_complex() else v
+             for k, v in (given or {}).items()}
     source = {p.name: p.init for p in cell.params if p.init is not None}
     generator = torch.Generator().manual_seed(seed)
     values: dict[str, Tensor] = {}
@@ -201,7 +207,7 @@ def initial_params(cell: Cell, seed: int = 0, dtype: torch.dtype = torch.float64
     for p in cell.params:
         v = given[p.name] if p.name in given else values.get(p.init)
         if v is not None:
-            out[p.name] = v.to(dtype).clone() if p.type.kind == "real" else v.clone()
+            out[p.name] = v.to(Context({}, dtype).torch_dtype(p.type.kind)).clone()
     return out
 
 

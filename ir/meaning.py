@@ -72,6 +72,8 @@ POINTWISE: dict[str, Callable[..., Tensor]] = {
     "floordiv": _floordiv,
     # with rules of their own
     "mul": multiply, "max": maximum, "min": minimum, "logaddexp": logaddexp, "custom_grad": _custom_grad,
+    "complex": lambda re, im: torch.complex(*torch.broadcast_tensors(re, im)), "re": torch.real, "im": torch.imag,
+    "conj": torch.conj_physical, "modulus": guarded(torch.abs),
     # the rest: torch's derivative, guarded
     **{name: guarded(getattr(torch, name)) for name in
        "abs exp expm1 log log1p sqrt rsqrt sin cos tan tanh sigmoid erf atan div pow atan2".split()},
@@ -121,6 +123,23 @@ def fold(x: Tensor, axis: int, times: int) -> Tensor:
 
 def cumsum(x: Tensor, axis: int, reverse: bool) -> Tensor:
     return x.flip(axis).cumsum(axis).flip(axis) if reverse else x.cumsum(axis)
+
+
+_RUNNING: dict[str, tuple[Callable[..., Tensor], ...]] = {     # semiring: product, sum, and what b is at the start
+    "sum": (multiply, torch.add, lambda b: b),
+    "max": (torch.add, maximum, lambda b: _detach_where(b, -INF)),
+    "lse": (torch.add, logaddexp, lambda b: lse(b.unsqueeze(-1))),
+}
+
+
+def running(a: Tensor, b: Tensor, axis: int, reverse: bool, semiring: str) -> Tensor:
+    """y[i] = a[i] * y[i-1] + b[i] in a semiring; y = b where the axis starts (at its end if `reverse`)."""
+    times, plus, start = _RUNNING[semiring]
+    a, b = torch.broadcast_tensors(a, b)
+    rows: list[Tensor] = []
+    for p, q in list(zip(a.unbind(axis), b.unbind(axis)))[::-1 if reverse else 1]:
+        rows.append(plus(times(p, rows[-1]), q) if rows else start(q))
+    return torch.stack(rows[::-1] if reverse else rows, axis) if rows else b
 
 
 # -- reductions and products ------------------------------------------------
@@ -216,6 +235,17 @@ def _systems(fn: Callable, *xs: Tensor) -> Tensor:
 def solve(a: Tensor, b: Tensor, vector: bool) -> Tensor:
     """A^-1 b for b[..., n] (`vector`) or b[..., n, m]; inf or NaN where A is singular."""
     return _systems(_solve, a, b.unsqueeze(-1)).squeeze(-1) if vector else _systems(_solve, a, b)
+
+
+def solve_lower(low: Tensor, b: Tensor, transposed: bool, vector: bool) -> Tensor:
+    """(I + tril(low, -1))^-1 b, or with that matrix transposed; the rest of `low` is not read."""
+    below = torch.ones(low.shape[-2:], dtype=torch.bool, device=low.device).tril(-1)
+
+    def substitute(low: Tensor, b: Tensor) -> Tensor:
+        low = torch.where(below, low, 0)
+        return torch.linalg.solve_triangular(low.mT if transposed else low, b, upper=transposed, unitriangular=True)
+
+    return _systems(substitute, low, b.unsqueeze(-1)).squeeze(-1) if vector else _systems(substitute, low, b)
 
 
 def logdet(a: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ FLT = ("real", "complex")
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """`group`: leaf | pointwise | structure | reduce | linalg.
+    """`group`: leaf | pointwise | complex (pointwise too; `passes.realify` removes these) | structure | reduce | linalg.
     `arity`: number of operands, -1 for variadic. `kinds`: kinds allowed for
     the operands. `result`: kind of the result ("same" as the operands', or a
     kind, or "given": by the node's type). `attrs`: required attribute names."""
@@ -58,18 +58,23 @@ OPS: dict[str, Op] = _table(
        "init region only: uniform(lo, hi), normal(mean, sd), bernoulli(p), orthogonal(gain); operands rank 0"),
     # pointwise
     *_unary("neg", NUM), *_unary("abs sign", ORD), *_unary("floor ceil round", ("real",)),
-    *_unary("exp expm1 log log1p sqrt rsqrt sin cos tan tanh sigmoid softplus logsigmoid erf atan", FLT),
+    *_unary("exp log sqrt sin cos", FLT),
+    *_unary("expm1 log1p rsqrt tan tanh sigmoid softplus logsigmoid erf atan", ("real",)),
     *_unary("not", ("bool",)),
     *_unary("real", ("int", "bool", "real"), "real"), *_unary("int", ("real", "bool", "int"), "int"),
     *_unary("stop_gradient", ANY),
-    *_binary("add sub mul", NUM), *_binary("div pow", FLT),
+    *_binary("add sub mul", NUM), *_binary("div", FLT),
     *_binary("max min", ORD),          # on a tie the first operand gets the whole gradient
     *_binary("floordiv mod", ORD),     # towards minus infinity, sign of the divisor, as in Python
-    *_binary("logaddexp atan2", ("real",)),
+    *_binary("pow logaddexp atan2", ("real",)),
     *_binary("eq ne lt le gt ge", ("real", "int", "bool"), "bool"), *_binary("and or", ("bool",), "bool"),
     Op("select", "pointwise", 3, ANY, "same", (), "select(cond: bool, a, b)"),
     Op("custom_grad", "pointwise", -1, ("real",), "same", (),
        "custom_grad(y, x1, d1, x2, d2, ...): the value y; gradient d_i * ct to x_i, none to y or d_i"),
+    # complex values; there are no complex literals
+    Op("complex", "complex", 2, ("real",), "complex", (), "complex(re, im)"),
+    Op("re", "complex", 1, ("complex",), "real"), Op("im", "complex", 1, ("complex",), "real"),
+    Op("conj", "complex", 1, ("complex",)), Op("modulus", "complex", 1, ("complex",), "real", (), "|z|"),
     # structure
     Op("broadcast", "structure", 1, ANY, "same", ("axes",),
        "axes[i]: position in the result of the operand's axis i (any order: transposes too)"),
@@ -83,6 +88,9 @@ OPS: dict[str, Op] = _table(
        "each element `times` times in a row along an axis (grouped heads)"),
     Op("fold", "structure", 1, NUM, "same", ("axis", "times"), "adjoint of interleave: sums of `times` neighbours"),
     Op("cumsum", "structure", 1, NUM, "same", ("axis", "reverse")),
+    Op("running", "structure", 2, NUM, "same", ("axis", "reverse", "semiring"),
+       "y[i] = a[i] (x) y[i-1] (+) b[i] along an axis, y = b at its start; semiring: sum max lse "
+       "(on a tie of max the path through y[i-1] is first)"),
     # reductions and products
     Op("reduce", "reduce", 1, ANY, "given", ("fn", "axes"),
        "fn: sum max min prod lse argmax any all; axes: tuple of positions, which disappear"),
@@ -90,6 +98,8 @@ OPS: dict[str, Op] = _table(
        "einsum of two operands, spec like 'ij,j->i'; semiring: sum max min lse (argmax: int result)"),
     # linear algebra, with leading batch axes
     Op("solve", "linalg", 2, ("real",), "same", (), "A[..., n, n], b[..., n] or b[..., n, m] (by b's rank): A^-1 b"),
+    Op("solve_lower", "linalg", 2, ("real",), "same", ("transposed",),
+       "(I + the part of L[..., n, n] below its diagonal)^-1 b, or its transpose's; b as for solve"),
     Op("logdet", "linalg", 1, ("real",), "same", (), "log |det A| of A[..., n, n]"),
 )
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from ...ir.cell import Node
 from ...ir.ops import OPS, spec_parts
-from ...ir.types import Type
+from ...ir.types import Dim, Type
 from .rewrite import Rewriter
 
 Cotangents = tuple[str | None, ...]
@@ -78,6 +78,48 @@ def _cumsum(d: D, n: Node, ct: str) -> Cotangents:
     return (d.b.add("cumsum", (ct,), n.type, "cumsum", axis=n.attr("axis"), reverse=not n.attr("reverse")),)
 
 
+def _running(d: D, n: Node, ct: str) -> Cotangents:
+    """y_i = a_i y_{i-1} + b_i, with u_i, v_i the derivatives to y_{i-1} and b_i (at the start 0 and 1):
+    g_i = ct_i + u_{i+1} g_{i+1} is a running sum the other way; db = v g, da = (dy/da) g.
+    sum: u = a, dy/da = y_{i-1}. max: u = dy/da says that a_i + y_{i-1} is the larger, or the same.
+    lse: u = dy/da = exp(a_i + y_{i-1} - y_i), v = exp(b_i - y_i). max and lse: all 0 where y = -inf."""
+    (a, b), y, axis, back = n.args, n.name, n.attr("axis"), n.attr("reverse")
+    dim, rank = n.type.shape[axis], n.type.rank
+    if dim.size == 0:
+        return None, None
+    at = d.b.add("iota", (), Type("int", (dim,)), "iota")
+    start = d.b.op("eq", at, d.b.literal(dim.size - 1 if back else 0, "int"))
+    start = d.b.broadcast(start, n.type.shape, (axis,))
+
+    def before(x: str, reverse: bool) -> str:
+        """x one place on: at i, the element that is met before i (0 at the start)."""
+        if dim.size == 1:
+            return d.b.full(0.0, n.type)
+        rest = d.b.slice(x, axis, int(reverse), Dim(f"{dim.name}-1", dim.size - 1))
+        return d.b.pad(rest, axis, int(not reverse), dim)
+
+    def collected(u: str) -> str:
+        return d.b.running(before(u, not back), ct, axis, reverse=not back)
+
+    old = before(y, back)
+    match n.attr("semiring"):
+        case "sum":
+            g = collected(a)
+            da = d.mul(g, old)
+            return d.choose(d("eq", g, 0.0), 0.0, da) if d.nonfinite(y) else da, g
+        case "max":
+            path = d("add", a, old)
+            dead = d("eq", y, -math.inf)
+            first = d("and", d("not", start), d("or", d("ge", path, b), d("ne", path, path)))
+            u = d.choose(d("and", first, d("not", dead)), d.b.full(1.0, n.type), 0.0)
+            g = collected(u)
+            return d.choose(first, d.choose(dead, 0.0, g), 0.0), d.choose(d("or", first, dead), 0.0, g)
+    top = _finite(d, y, b)          # -inf needs an infinite b, at the start or further on
+    u = d.choose(start, 0.0, d("exp", d("sub", d("add", a, old), top)))
+    g = collected(u)
+    return d.mul(g, u), d.mul(g, d("exp", d("sub", b, top)))
+
+
 def spread(d: D, n: Node, x: str) -> str:
     """A value of a reduction's shape over its operand's shape."""
     t = d.b.type(n.args[0])
@@ -129,12 +171,9 @@ def _prod(d: D, n: Node, ct: str) -> str:
 
 
 def _contract(d: D, n: Node, ct: str) -> Cotangents:
-    """y_O = sum A_I B_J: dA_I = sum dy_O B_J. Other semirings: as the reduction of a sum of broadcasts."""
+    """y_O = sum A_I B_J: dA_I = sum dy_O B_J. Other semirings are reductions by now (`tropical`)."""
     (x, y), (sx, sy, so) = n.args, spec_parts(n.attr("spec"))
-    if n.attr("semiring") == "argmax":
-        return (None, None)
-    if n.attr("semiring") != "sum":
-        return _tropical(d, n, ct)
+    assert n.attr("semiring") == "sum", n
     return (_operand(d, ct, so, y, sy, x, sx), _operand(d, ct, so, x, sx, y, sy))
 
 
@@ -143,27 +182,6 @@ def _operand(d: D, ct: str, so: str, y: str, sy: str, x: str, sx: str) -> str:
     here = "".join(c for c in sx if c in so or c in sy)
     t = d.b.contract(ct, y, f"{so},{sy}->{here}")
     return d.b.broadcast(t, d.b.type(x).shape, tuple(sx.index(c) for c in here))
-
-
-def _tropical(d: D, n: Node, ct: str) -> Cotangents:
-    (x, y), (sx, sy, so) = n.args, spec_parts(n.attr("spec"))
-    letters = so + "".join(dict.fromkeys(c for c in sx + sy if c not in so))
-    dims = dict(zip(sx, d.b.type(x).shape)) | dict(zip(sy, d.b.type(y).shape))
-    shape = tuple(dims[c] for c in letters)
-    wide = [d.b.broadcast(a, shape, tuple(letters.index(c) for c in s)) for a, s in ((x, sx), (y, sy))]
-    terms = d("add", *wide)
-    axes = tuple(range(len(so), len(letters)))
-    if not axes:
-        (c,) = (ct,)
-    else:
-        r = d.b.node(d.b.reduce(terms, n.attr("semiring"), axes))
-        (c,) = _reduce(d, Node(n.name, "reduce", (terms,), r.attrs, n.type), ct)
-    return tuple(_back(d, c, letters, a, s) for a, s in ((x, sx), (y, sy)))
-
-
-def _back(d: D, c: str, letters: str, a: str, s: str) -> str:
-    summed = d.b.reduce(c, "sum", tuple(i for i, k in enumerate(letters) if k not in s))
-    return d.b.broadcast(summed, d.b.type(a).shape, tuple(s.index(k) for k in letters if k in s))
 
 
 # -- linear algebra -----------------------------------------------------------------
@@ -180,6 +198,19 @@ def _solve(d: D, n: Node, ct: str) -> Cotangents:
     lead = "abcdefgh"[:d.b.type(a).rank - 2]
     spec = f"{lead}i,{lead}j->{lead}ij" if n.type.rank < d.b.type(a).rank else f"{lead}im,{lead}jm->{lead}ij"
     return d("neg", d.b.contract(db, x, spec)), db
+
+
+def _solve_lower(d: D, n: Node, ct: str) -> Cotangents:
+    """x = (I + L)^-1 b: db = (I + L)^-T dx, dL = -db x^T below the diagonal; of the transposed: dL = -x db^T"""
+    low, x = n.args[0], n.name
+    t, across = d.b.type(low), n.attr("transposed")
+    db = d.b.solve_lower(low, ct, transposed=not across)
+    lead = "abcdefgh"[:t.rank - 2]
+    spec = f"{lead}i,{lead}j->{lead}ij" if n.type.rank < t.rank else f"{lead}im,{lead}jm->{lead}ij"
+    rows, cols = (d.b.broadcast(d.b.add("iota", (), Type("int", (t.shape[i],)), "iota"), t.shape, (i,))
+                  for i in (t.rank - 2, t.rank - 1))
+    product = d.b.contract(*((x, db) if across else (db, x)), spec)
+    return d.choose(d("gt", rows, cols), d("neg", product), 0.0), db
 
 
 def _logdet(d: D, n: Node, ct: str) -> Cotangents:
@@ -283,7 +314,8 @@ RULES: dict[str, DerivativeRule] = {
     "custom_grad": _custom_grad,
     "real": lambda d, n, ct: (ct,),
     "broadcast": _broadcast, "pad": _pad, "concat": _concat, "interleave": _interleave, "fold": _interleave,
-    "cumsum": _cumsum, "reduce": _reduce, "contract": _contract, "solve": _solve, "logdet": _logdet,
+    "cumsum": _cumsum, "running": _running, "reduce": _reduce, "contract": _contract, "solve": _solve,
+    "solve_lower": _solve_lower, "logdet": _logdet,
     "place": lambda d, n, ct: (d.b.index(ct, n.attr("axis"), n.attr("at")),),
     "stack": lambda d, n, ct: tuple(d.b.index(ct, n.attr("axis"), i) for i in range(len(n.args))),
     # derivative zero almost everywhere, or not a real value
@@ -293,4 +325,5 @@ RULES: dict[str, DerivativeRule] = {
 
 # slice and index: `adjoint` gathers the pieces (concat, stack) instead of adding padded ones
 GATHERED = frozenset({"slice", "index"})
-assert set(RULES) | GATHERED | {"input", "param", "state", "draw"} == set(OPS), set(OPS) - set(RULES)
+REAL = {o.name for o in OPS.values() if o.group != "complex"}      # `realify` has come before
+assert set(RULES) | GATHERED | {"input", "param", "state", "draw"} == REAL, REAL - set(RULES)

@@ -37,7 +37,7 @@ class Guards:
         self.upstream: set[str] = set()
         for n in reversed(cell.body):
             zeros = n.op in MAKES_ZEROS or (n.op == "reduce" and n.attr("fn") != "sum") or (
-                n.op == "contract" and n.attr("semiring") != "sum")
+                n.attr("semiring", "sum") != "sum")
             if zeros or n.name in self.upstream:
                 self.upstream.update(n.args)
 

@@ -106,6 +106,19 @@ def linalg(op, *rhs):
     return make
 
 
+def running(semiring, axis, reverse=False):
+    def make(m):
+        b, x, z = m.b, m.input("x", I, H), m.input("z", I, H)
+        return b.running(b.op("mul", x, z), b.op("sin", z), axis, semiring, reverse)
+    return make
+
+
+def solve_lower(transposed, *rhs):
+    def make(m):
+        return m.b.solve_lower(m.input("x", I, H, H), m.input("z", I, H, *rhs), transposed)
+    return make
+
+
 def leafy(op):
     def make(m):
         b, x = m.b, m.input("x", H)
@@ -138,6 +151,9 @@ CASES = {
         "i,j->ij": ((I,), (H,)), "ij,k->k": ((I, H), (K,)), "i,i->i": ((I,), (I,)), "ij,ij->": ((I, H), (I, H)),
         "ij,ji->j": ((I, H), (H, I)), "ijk,k->ji": ((I, H, K), (K,)), "i,jk->ij": ((I,), (H, K))}.items()},
     "solve": linalg("solve"), "solve several": linalg("solve", V), "logdet": linalg("logdet"),
+    **{f"running {s} {axis} {r}": running(s, axis, r) for s in ("sum", "max", "lse") for axis in (0, 1)
+       for r in (False, True)},
+    **{f"solve_lower {t} {len(r)}": solve_lower(t, *r) for t in (False, True) for r in ((), (V,))},
     **{op: leafy(op) for op in ("iota", "training", "random", "literal")},
 }
 

@@ -87,6 +87,17 @@ def test_ties_in_a_reduction_go_to_the_first_index():
     assert grads(contract(w, v, "ij,j->i", "max"), w, v) == [[[1.0, 0.0], [1.0, 0.0]], [2.0, 0.0]]
 
 
+def test_running_over_resets_ties_and_nothing():
+    a, b = leaf(NAN, 0.0, 2.0), leaf(3.0, 5.0, 7.0)
+    assert grads(meaning.running(a, b, -1, False, "sum"), a, b, ct=[0.0, 0.0, 1.0]) == [[0.0, 6.0, 5.0], [0.0, 2.0, 1.0]]
+    a, b = leaf(NAN, 1.0, -INF), leaf(0.0, 1.0, -INF)
+    assert meaning.running(a, b, -1, False, "max").tolist() == [0.0, 1.0, -INF]
+    assert grads(meaning.running(a, b, -1, False, "max"), a, b) == [[0.0, 1.0, 0.0], [2.0, 0.0, 0.0]]
+    for semiring in ("max", "lse"):
+        a, b = leaf(0.0, 1.0, -INF), leaf(-INF, -INF, -INF)
+        assert grads(meaning.running(a, b, -1, False, semiring), a, b) == [[0.0] * 3] * 2
+
+
 def test_nothing_but_minus_infinity_has_no_derivative():
     x = leaf(-INF, -INF)
     a, b = leaf(-INF), leaf(-INF)

@@ -244,6 +244,44 @@ def test_solve_and_logdet(shape, lead):
     assert torch.autograd.gradcheck(g, a)
 
 
+@pytest.mark.parametrize("lead", [(), (3,)])
+@pytest.mark.parametrize("axis, reverse", [(0, False), (1, False), (1, True)])
+@pytest.mark.parametrize("semiring", ["sum", "max", "lse"])
+def test_running(semiring, axis, reverse, lead):
+    a, b = data(*lead, 2, 4), data(*lead, 2, 4, seed=1)
+    attrs = dict(axis=axis, reverse=reverse, semiring=semiring)
+    y = call("running", a, b, **attrs)
+    times, plus = {"sum": (torch.mul, torch.add), "max": (torch.add, torch.maximum),
+                   "lse": (torch.add, torch.logaddexp)}[semiring]
+    at = list(range(b.shape[axis - 2]))[::-1 if reverse else 1]
+    torch.testing.assert_close(y.select(axis - 2, at[0]), b.select(axis - 2, at[0]))
+    for i, j in itertools.pairwise(at):
+        want = plus(times(a.select(axis - 2, j), y.select(axis - 2, i)), b.select(axis - 2, j))
+        torch.testing.assert_close(y.select(axis - 2, j), want)
+    assert torch.autograd.gradcheck(lambda a, b: call("running", a, b, **attrs), (a, b))
+    none = torch.zeros(2, 0, dtype=F64)
+    empty = Type("real", (N, Dim("0", 0)))
+    assert call("running", none, none, types=[empty] * 2, out=empty, **attrs | {"axis": 1}).shape == (2, 0)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", [(C,), (C, A), (N, C, A)])
+def test_solve_lower(shape, transposed):
+    heads = shape[:1] if shape[0] is N else ()
+    low = data(5, *(d.size for d in heads), 3, 3)
+    b = data(*(d.size for d in shape), seed=1)
+    types = [Type("real", heads + (C, C)), Type("real", shape)]
+    f = lambda low, b: call("solve_lower", low, b, types=types, out=types[1], transposed=transposed)
+    matrix = low.tril(-1) + torch.eye(3, dtype=F64)
+    spec = "...ij,...j->...i" if len(shape) == len(heads) + 1 else "...ij,...jk->...ik"
+    y = f(low, b)
+    torch.testing.assert_close(torch.einsum(spec, matrix.mT if transposed else matrix, y), b.expand_as(y))
+    assert torch.autograd.gradcheck(f, (low, b))
+    unread = torch.where(torch.ones(3, 3).triu().bool(), math.nan, low.detach()).requires_grad_()
+    assert torch.equal(f(unread, b), y)
+    assert torch.autograd.grad(f(unread, b).sum(), unread)[0].isfinite().all()
+
+
 def test_custom_grad():
     y, x1, d1, x2, d2 = (data(2, 4, seed=i) for i in range(5))
     out = call("custom_grad", y, x1, d1, x2, d2)
@@ -269,7 +307,7 @@ def test_a_read_without_a_value_is_refused():
         evaluate(b.nodes)
 
 
-@pytest.mark.parametrize("op", ["exp", "tanh", "mul", "div", "sub"])
+@pytest.mark.parametrize("op", ["exp", "log", "sqrt", "sin", "cos", "mul", "div", "sub", "conj", "modulus", "re", "im"])
 def test_complex_values_and_gradients_are_torchs(op):
     xs = [torch.complex(data(2, 4, seed=i), data(2, 4, seed=i + 5)).detach().requires_grad_()
           for i in range(OPS[op].arity)]
