@@ -20,9 +20,10 @@ class ErrorClass:
     help: str | None = None
 
 
-def _section(first: int, entries: dict[str, tuple[str, ...]]) -> dict[str, ErrorClass]:
-    """Codes are given in order from `first`: append, never insert."""
-    return {name: ErrorClass(f"E{first + i:04}", *texts) for i, (name, texts) in enumerate(entries.items())}
+def _section(first: int, entries: dict[str, tuple[str, ...] | None]) -> dict[str, ErrorClass]:
+    """Codes are given in order from `first`: append, never insert. None: a class that is no more; its code stays free."""
+    return {name: ErrorClass(f"E{first + i:04}", *texts) for i, (name, texts) in enumerate(entries.items())
+            if texts is not None}
 
 
 SYNTAX = _section(101, {
@@ -85,10 +86,10 @@ SHAPES = _section(301, {
     "shape_mismatch": ("the shapes {left} and {right} do not fit in {what}",
                        "dimensions match by name, not by size"),
     "declared_shape": ("`{name}` is declared {declared} but its value has shape {actual}",),
-    "product_mismatch": ("`@` sums over {left} on the left and {right} on the right, which are different dimensions",
+    "product_mismatch": ("`{name}` sums over {left} on the left and {right} on the right, which are different dimensions",
                          "the left operand has shape {left_shape}, the right one {right_shape}"),
-    "product_scalar": ("`@` needs at least one dimension on each side, but the {side} operand is a scalar",
-                       "use `*` to scale"),
+    "product_scalar": ("`{name}` needs at least one dimension on each side, but the {side} operand is a scalar",
+                       "use `{use}` for a scalar"),
     "ambiguous_axis": ("the dimension {dim} occurs twice in {shape}, so it is unclear which one is meant",
                        "use diag, outer or an index to resolve it"),
     "missing_axis": ("`{what}` reduces over {dim}, which {shape} does not have",),
@@ -241,7 +242,7 @@ RUNTIME = _section(801, {
 NOT_YET = _section(901, {
     "not_yet": ("{what} is not supported yet", "{instead}"),
     "not_yet_complex": ("complex values are not supported yet",),
-    "not_yet_semiring": ("the product `{name}` is not supported yet",),
+    "not_yet_semiring": None,
     "not_yet_grad": ("grad(...) inside a cell is not supported yet", "write the derivative out"),
     "not_yet_gather": ("an index computed from data is not supported yet", "use onehot(index, n) and a product"),
     "not_yet_reverse": ("reverse sub-cells are not supported yet",),

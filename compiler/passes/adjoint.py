@@ -23,6 +23,7 @@ from .linear import COTANGENT, LinearRewriter, outer_products, reads_cotangent
 from .linear import RULES as LINEAR_RULES
 from .rewrite import rebuild, rename_roots
 from .tape import choose
+from .tropical import Expand
 
 RULES = merge(CANONICAL, LINEAR_RULES)
 
@@ -64,7 +65,7 @@ class MakeAdjoint:
     def __call__(self, cell: Cell) -> Adjoint:
         if self.save not in ("auto", "all", "none"):
             raise ValueError(f"save={self.save!r}: expected auto, all or none")
-        cell = Dce()(Cse()(cell))
+        cell = Dce()(Cse()(Expand()(cell)))
         joint = Joint(cell, RULES)
         return _split(cell, _simplify(joint.build()), joint.titles, self.save)
 

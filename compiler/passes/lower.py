@@ -1,6 +1,6 @@
 """Lower: operations that kernels do not have, in terms of those they have.
 
-Disappear here: logsumexp, argmax, cumsum. `solve` and `logdet` stay, each
+Disappear here: products over other semirings, logsumexp, argmax, cumsum. `solve` and `logdet` stay, each
 behind a copy, since kernels compute them into a buffer of their own. The cell
 means the same.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ...ir.build import Builder
 from ...ir.cell import Cell, Node
 from ...ir.types import Dim, Type
+from .tropical import Expand
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Lower:
     """Cell -> Cell; see the module."""
 
     def __call__(self, cell: Cell) -> Cell:
+        cell = Expand()(cell)
         b, new = Builder(taken=(n.name for n in cell.body)), {}
         for n in cell.body:
             args = tuple(new.get(a, a) for a in n.args)

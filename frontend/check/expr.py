@@ -126,9 +126,7 @@ def logic(cx: Context, scope: Scope, e: t.Binop) -> Value:
 
 def binary(cx: Context, op: str, a: Value, b: Value, span: Span) -> Value:
     if op.startswith("@"):
-        if op != "@":
-            cx.fail("not_yet_semiring", span, name=op)
-        return product(cx, cx.tensor(a, span), cx.tensor(b, span), span)
+        return product(cx, cx.tensor(a, span), cx.tensor(b, span), span, op)
     a, b = cx.single(a, span), cx.single(b, span)
     if isinstance(a, Num) and isinstance(b, Num):
         try:
@@ -181,20 +179,21 @@ def choose(cx: Context, cond: Val, a: Num | Val, b: Num | Val, span: Span) -> Va
     return cx.op("select", cond, a, b, span=span, what="`if`")
 
 
-def product(cx: Context, a: Val, b: Val, span: Span) -> Val:
-    """`a @ b`: the left's last axis with the right's first, head by head."""
-    a, b = cx.same_kind([a, b], span, "`@`", "int")
+def product(cx: Context, a: Val, b: Val, span: Span, op: str = "@") -> Val:
+    """`a @ b`: the left's last axis with the right's first, head by head; over the semiring that `op` names."""
+    semiring = op[1:] or "sum"
+    a, b = cx.same_kind([a, b], span, f"`{op}`", "real" if semiring == "lse" else "int")
     for x, side in ((a, "left"), (b, "right")):
         if not x.shape:
-            cx.fail("product_scalar", span, side=side)
+            cx.fail("product_scalar", span, side=side, name=op, use="+" if op != "@" else "*")
     if a.shape[-1] != b.shape[0]:
-        cx.fail("product_mismatch", span, left=a.shape[-1].name, right=b.shape[0].name,
+        cx.fail("product_mismatch", span, name=op, left=a.shape[-1].name, right=b.shape[0].name,
                 left_shape=show(a.shape), right_shape=show(b.shape))
     letters = "abcdefghijklmopqrstuvwxyz"
     left = letters[:len(a.shape)]
     right = left[-1] + letters[len(a.shape):len(a.shape) + len(b.shape) - 1]
     if len(left) + len(right) > 24:
-        cx.fail("rank", span, what="`@`", expected="fewer axes", actual=show(a.shape))
+        cx.fail("rank", span, what=op, expected="fewer axes", actual=show(a.shape))
     heads = "n" if a.heads or b.heads else ""
     spec = f"{'n' * a.heads}{left},{'n' * b.heads}{right}->{heads}{left[:-1]}{right[1:]}"
-    return cx.val(cx.b.contract(a.node, b.node, spec), bool(heads))
+    return cx.val(cx.b.contract(a.node, b.node, spec, semiring), bool(heads))

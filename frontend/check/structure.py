@@ -225,7 +225,7 @@ def solve(c: Call) -> Value:
     if len(b.shape) not in (1, 2):
         c.fail("rank", what="solve", expected="a vector or a matrix on the right", actual=show(b.shape))
     if b.shape[0] != a.shape[0]:
-        c.fail("product_mismatch", left=a.shape[0].name, right=b.shape[0].name, left_shape=show(a.shape),
+        c.fail("product_mismatch", name="solve", left=a.shape[0].name, right=b.shape[0].name, left_shape=show(a.shape),
                right_shape=show(b.shape))
     heads = cx.joint_heads([a, b])
     a, b = cx.spread(a, heads, a.shape), cx.spread(b, heads, b.shape)

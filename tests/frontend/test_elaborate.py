@@ -500,7 +500,6 @@ BODY = "cell c(H, K) {{\n input x: [H]\n param W: [H, K] = 1\n state h: [H] = 0\
     ("h[t] = x[t-5000]", "more than the limit"), ("h[t] = x[t][9999999 // 0]", "divides by zero"), ("h[t] = sum(x[t] for t in 3)", "reserved"),
     ("h[t] = x[t] @ 2", "right operand is a scalar"), ("h[t] = sum[H](outer(x[t], x[t]))", "occurs twice"), ("h[t] = x[h[t-1]]", "needs a time"),
     ("use f = c(H, K)\n h[t] = f(x[t])", "c -> c"), ("use f = d(H)\n h[t] = x[t]", "no cell `d`"), ("h[t] = x[t-W]", "not a constant"),
-    ("h[t] = 1i * x[t]", "complex values are not supported yet"), ("h[t] = x[t] @max W", "product `@max` is not supported yet"),
     ("y: int [H] = x[t]\n h[t] = y", "declared int but its value is real"), ("y: [J] = 1\n h[t] = x[t]", "`J` is not a dimension of `c`"),
     ("h[t] = x[t, t]", "second time axis"), ("state t2: [H]\n h[t] = x[t]", "no initial value"), ("input u: [H] purple\n h[t] = x[t]", "not a fact"),
 ])
