@@ -1,0 +1,125 @@
+"""Masked: the cell that also knows where sequences start anew and where there is none.
+
+    reset   before a step at which the input `reset@` is true, every state starts from its declared initial value
+    valid   a step at which the input `valid@` is false is slack: states keep their values, outputs are 0
+
+In slack the cell computes a step that depends on parameters only: inputs read a number that their declared facts
+allow, states their initial value. So nothing of what lies there reaches a value, and every cotangent that leaves
+passes a select that makes it exactly 0. What is left are cotangents of parameters, which are products with values of
+that one step: where those may be infinite (log(W @ x) at x = 0) the operands of products are selected as well, and
+the adjoint's guards do the rest. Everything else, gradients and parallel forms included, follows from the cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...ir.build import Builder
+from ...ir.cell import Cell, Input, Node, State
+from ...ir.interp import static_names
+from ...ir.types import BOOL, Type
+from ..analysis.ranges import INF, Ranges, from_facts
+from .dce import live
+
+RESET, VALID = "reset@", "valid@"       # no program can name an input so
+_PRODUCTS = frozenset("contract solve solve_lower logdet running".split())
+_INVERTED = frozenset("solve logdet".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """Cell -> Cell with the bool inputs `reset@` and `valid@` (those wanted) after its own; see the module."""
+
+    reset: bool = False
+    valid: bool = False
+
+    def __call__(self, cell: Cell) -> Cell:
+        return _Maker(self, cell).make()
+
+
+class _Maker:
+    def __init__(self, wanted: Masked, cell: Cell):
+        self.wanted, self.cell = wanted, cell
+        self.b = Builder(taken=(n.name for n in cell.body))
+        self.new: dict[str, str] = {}       # what stands for a node of the cell
+        self.static, self.risky = static_names(cell), _risky(cell) if wanted.valid else set()
+
+    def make(self) -> Cell:
+        cell, b, wanted = self.cell, self.b, self.wanted
+        names = [name for name, asked in ((RESET, wanted.reset), (VALID, wanted.valid)) if asked]
+        reads = [b.read("input", name, BOOL) for name in names]
+        self.valid, self.anew = reads[-1], reads[0]     # `anew`: the step reads the states' initial values
+        if wanted.valid:
+            slack = b.op("not", self.valid)
+            self.anew = b.op("or", reads[0], slack) if wanted.reset else slack
+        first = live(cell.body, [s.init for s in cell.states])
+        for n in sorted(cell.body, key=lambda n: n.name not in first):
+            self.node(n)
+        states = tuple(replace(s, init=self.new[s.init], next=self.kept(s)) for s in cell.states)
+        outputs, sums = (tuple(replace(o, value=self.shown(o.value)) for o in some) for some in (cell.outputs, cell.sums))
+        inputs = (*cell.inputs, *(Input(name, BOOL) for name in names))
+        return replace(cell, inputs=inputs, states=states, outputs=outputs, sums=sums, body=tuple(b.nodes))
+
+    def node(self, n: Node) -> None:
+        b, cell = self.b, self.cell
+        b.span = n.span
+        args = tuple(self.new[a] for a in n.args)
+        if n.op in _PRODUCTS and self.wanted.valid:
+            args = tuple(self.finite(n, i, a) for i, a in enumerate(args))
+        value = b.append(replace(n, args=args))
+        if n.op == "state":
+            value = b.op("select", self.anew, self.new[cell.state(n.attr("name")).init], value)
+        elif n.op == "input" and self.wanted.valid:
+            value = b.op("select", self.valid, value, b.full(_harmless(cell.input(n.attr("name"))), n.type))
+        self.new[n.name] = value
+
+    def finite(self, n: Node, i: int, operand: str) -> str:
+        """An operand of a product; in slack a constant where it may be infinite (the identity where inverted)."""
+        b, t = self.b, self.b.type(operand)
+        if n.op in _INVERTED and i == 0 and n.args[0] not in self.static:
+            rows = [b.broadcast(b.add("iota", (), Type("int", (d,)), "iota"), t.shape, (t.rank - 2 + j,))
+                    for j, d in enumerate(t.shape[-2:])]
+            one = b.op("real", b.op("eq", *rows))
+            return b.op("select", self.valid, operand, one)
+        return b.op("select", self.valid, operand, b.full(0.0, t)) if n.args[i] in self.risky else operand
+
+    def kept(self, s: State) -> str:
+        """The state's next value: in slack the old one."""
+        next = self.new[s.next]
+        return self.b.op("select", self.valid, next, self.b.read("state", s.name, s.type)) if self.wanted.valid else next
+
+    def shown(self, value: str) -> str:
+        """An output's value: in slack 0."""
+        value = self.new[value]
+        return self.b.op("select", self.valid, value, self.b.full(0.0, self.b.type(value))) \
+            if self.wanted.valid else value
+
+
+def _harmless(p: Input) -> float:
+    """0 where the input's facts allow it, otherwise a number inside of what they allow."""
+    low, high = from_facts(p.facts)
+    if p.type.kind == "bool" or low < 0 < high:
+        return 0.0
+    if high == INF:
+        return low + 1
+    return high - 1 if low == -INF else (low + high) / 2
+
+
+def _risky(cell: Cell) -> set[str]:
+    """Nodes that may be infinite or NaN at a step that reads initial states and harmless inputs."""
+    nodes, new, body = cell.nodes(), {}, []
+    first = live(cell.body, [s.init for s in cell.states])
+    for n in sorted(cell.body, key=lambda n: n.name not in first):
+        match n.op:
+            case "state":
+                new[n.name] = new[cell.state(n.attr("name")).init]
+            case "input" if n.type.kind == "real":
+                b = Builder(taken=nodes)
+                new[n.name] = b.full(_harmless(cell.input(n.attr("name"))), n.type)
+                nodes |= b.by_name
+                body += b.nodes
+            case _:
+                new[n.name] = n.name
+                body.append(replace(n, args=tuple(new[a] for a in n.args)))
+    at_rest = Ranges(cell.with_body(body)).nonfinite
+    return {name for name, standing in new.items() if standing in at_rest} - static_names(cell)
