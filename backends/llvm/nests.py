@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Group, Phase, Store
-from . import linalg, math
+from . import math
 from .evaluate import Evaluator
 from .loops import i64
-from .memory import Index, copy, element_type, horizontal, size_of
+from .memory import Index, element_type, horizontal
 from .vector import splat
+from .whole import whole
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 START = {"sum": 0, "prod": 1, "max": float("-inf"), "min": float("inf"), "any": 0, "all": 1}
@@ -50,11 +49,8 @@ class PhaseEmitter(Evaluator):
     def _call(self, p: Phase) -> None:
         """A node computed as a whole: once per row and leading axes."""
         node = self.nodes[p.call]
-        n = self.nodes[node.args[0]].type.shape[-1].size
-        lead = self.nodes[node.args[0]].type.sizes[:-2]
+        it = whole(node, self.nodes, self.nest.b.module, self.real, self.width)
         buffers = [self.part.reads[a] for a in node.args] + [p.stores[0].buffer]
-        columns = self.nodes[node.args[-1]].type.numel // max(1, n) // max(1, prod(lead)) if node.op == "solve" else 0
-        each = [n * n, n * columns, n * columns] if node.op == "solve" else [n * n, 1]
 
         def rows(order: list[str]):
             if order:
@@ -73,15 +69,11 @@ class PhaseEmitter(Evaluator):
                         self.frame.pointer(b, name),
                         [b.add(self.frame.row(b, self.buffer(name), c, self.step), b.mul(k, i64(size)))],
                     )
-                    for name, size in zip(buffers, each)
+                    for name, size in zip(buffers, it.sizes)
                 ]
-                if node.op == "solve":
-                    copy(b, at[2], at[1], i64(n * columns * size_of(self.real)))
-                    b.call(linalg.function(b.module, "solve", self.real), [at[0], at[2], i64(n), i64(columns)])
-                else:
-                    b.call(linalg.function(b.module, "logdet", self.real), [*at, i64(n)])
+                it.call(b, at)
                 return []
-            self.nest.loop("lead", i64(0), i64(prod(lead)), 1, [], one)
+            self.nest.loop("lead", i64(0), i64(it.times), 1, [], one)
 
         rows(["b", "t"] if p.domain == "tile" else ["b"])
 

@@ -74,6 +74,13 @@ def _interleave(d: D, n: Node, ct: str) -> Cotangents:
     return (d.b.add(other, (ct,), d.b.type(n.args[0]), other, axis=n.attr("axis"), times=n.attr("times")),)
 
 
+def _gather(d: D, n: Node, ct: str) -> Cotangents:
+    """x at i: adds up where it came from, and back."""
+    x, i = n.args
+    other = "scatter" if n.op == "gather" else "gather"
+    return d.b.add(other, (ct, i), d.b.type(x), other, **dict(n.attrs)), None
+
+
 def _cumsum(d: D, n: Node, ct: str) -> Cotangents:
     return (d.b.add("cumsum", (ct,), n.type, "cumsum", axis=n.attr("axis"), reverse=not n.attr("reverse")),)
 
@@ -114,7 +121,7 @@ def _running(d: D, n: Node, ct: str) -> Cotangents:
             u = d.choose(d("and", first, d("not", dead)), d.b.full(1.0, n.type), 0.0)
             g = collected(u)
             return d.choose(first, d.choose(dead, 0.0, g), 0.0), d.choose(d("or", first, dead), 0.0, g)
-    top = _finite(d, y, b)          # -inf needs an infinite b, at the start or further on
+    top = d.choose(d("eq", y, -math.inf), 0.0, y)
     u = d.choose(start, 0.0, d("exp", d("sub", d("add", a, old), top)))
     g = collected(u)
     return d.mul(g, u), d.mul(g, d("exp", d("sub", b, top)))
@@ -314,7 +321,7 @@ RULES: dict[str, DerivativeRule] = {
     "custom_grad": _custom_grad,
     "real": lambda d, n, ct: (ct,),
     "broadcast": _broadcast, "pad": _pad, "concat": _concat, "interleave": _interleave, "fold": _interleave,
-    "cumsum": _cumsum, "running": _running, "reduce": _reduce, "contract": _contract, "solve": _solve,
+    "gather": _gather, "scatter": _gather, "cumsum": _cumsum, "running": _running, "reduce": _reduce, "contract": _contract, "solve": _solve,
     "solve_lower": _solve_lower, "logdet": _logdet,
     "place": lambda d, n, ct: (d.b.index(ct, n.attr("axis"), n.attr("at")),),
     "stack": lambda d, n, ct: tuple(d.b.index(ct, n.attr("axis"), i) for i in range(len(n.args))),

@@ -1,8 +1,7 @@
 """Lower: operations that kernels do not have, in terms of those they have.
 
-Disappear here: products over other semirings, logsumexp, argmax, cumsum. `solve` and `logdet` stay, each
-behind a copy, since kernels compute them into a buffer of their own. The cell
-means the same.
+Disappear here: products over other semirings, logsumexp, argmax. What kernels compute as a whole (`WHOLE`) stays,
+each behind a copy, since it goes into a buffer of its own. The cell means the same.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from ...ir.build import Builder
 from ...ir.cell import Cell, Node
 from ...ir.types import Dim, Type
 from .tropical import Expand
+
+WHOLE = ("solve", "solve_lower", "logdet", "running", "cumsum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,9 @@ class Lower:
                 new[n.name] = _logsumexp(b, args[0], n.attr("axes"))
             elif n.op == "reduce" and n.attr("fn") == "argmax":
                 new[n.name] = _argmax(b, args[0], n.attr("axes"))
-            elif n.op == "cumsum":
-                new[n.name] = _cumsum(b, args[0], n.attr("axis"), n.attr("reverse"))
-            elif n.op in ("solve", "logdet"):
+            elif n.op == "scatter":
+                new[n.name] = _scatter(b, *args, n.type, n.attr("axis"), n.attr("batch"))
+            elif n.op in WHOLE:
                 whole = b.append(Node(b.fresh(f"{n.name}.whole"), n.op, args, n.attrs, n.type, n.span))
                 new[n.name] = b.append(
                     Node(n.name, "broadcast", (whole,), (("axes", tuple(range(n.type.rank))),), n.type)
@@ -77,14 +78,14 @@ def _argmax(b: Builder, x: str, axes: tuple[int, ...]) -> str:
     return b.reduce(b.op("select", hit, place, b.literal(stride, "int")), "min", axes)
 
 
-def _cumsum(b: Builder, x: str, axis: int, reverse: bool) -> str:
-    """y_i = sum of x_j with j <= i (or j >= i)"""
-    t = b.type(x)
-    d = t.shape[axis]
-    wide = (*t.shape, d)                        # i at `axis`, j last
-    at = b.add("iota", (), Type("int", (d,)), "iota")
-    here, there = b.broadcast(at, wide, (axis,)), b.broadcast(at, wide, (t.rank,))
-    inside = b.op("ge" if reverse else "le", there, here)
-    moved = b.broadcast(x, wide, tuple(t.rank if i == axis else i for i in range(t.rank)))
-    zero = b.literal(0.0 if t.kind == "real" else 0, t.kind)
-    return b.reduce(b.op("select", inside, moved, zero), "sum", (t.rank,))
+def _scatter(b: Builder, y: str, i: str, out: Type, axis: int, batch: int) -> str:
+    """x_n = sum of y_p over the places p with i_p = n"""
+    places = b.type(i).shape[batch:]
+    k, wide = len(places), (*out.shape, *b.type(i).shape[batch:])
+    last = tuple(range(out.rank, out.rank + k))
+    at = b.add("iota", (), Type("int", (out.shape[axis],)), "iota")
+    here = b.op("eq", b.broadcast(i, wide, (*range(batch), *last)), b.broadcast(at, wide, (axis,)))
+    moved = b.broadcast(y, wide, (*range(axis), *last, *range(axis + 1, out.rank)))
+    zero = b.literal(0.0 if out.kind == "real" else 0, out.kind)
+    return b.reduce(b.op("select", here, moved, zero), "sum", last) if k else b.op("select", here, moved, zero)
+

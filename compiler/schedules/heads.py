@@ -102,7 +102,7 @@ def follow(n: Node, at, nodes, head, groups) -> tuple[int | None, Node]:
         src = nodes[n.args[0]]
         groups[src.name] = n.attr("times")
         return 0, replace(src, name=n.name, type=t.with_shape(t.shape[1:]))
-    elif n.op in ("slice", "pad", "index", "place", "concat", "stack", "cumsum", "interleave", "fold"):
+    elif n.op in ("slice", "pad", "index", "place", "concat", "stack", "cumsum", "running", "interleave", "fold"):
         if len(set(where)) > 1:
             raise Mixed
         p, axis = where[0], n.attr("axis")
@@ -132,7 +132,7 @@ def follow(n: Node, at, nodes, head, groups) -> tuple[int | None, Node]:
                 raise Mixed
             out = o.index(c)
             moved["spec"] = f"{a.replace(c, '')},{b.replace(c, '')}->{o.replace(c, '')}"
-    elif n.op in ("solve", "logdet"):
+    elif n.op in ("solve", "solve_lower", "logdet"):
         if any(p not in (0, None) for p in where) or len(set(where)) > 1:
             raise Mixed
         out = where[0]

@@ -100,7 +100,7 @@ class Phase:
     unroll: int = 1
     vectors: int = 1
     weights: bool = False                     # a product with a parameter: rows innermost
-    call: str | None = None                   # a node computed as a whole, per row and leading axes (solve, logdet)
+    call: str | None = None                   # a node computed as a whole, per row and leading axes (views.CALLS)
 
 
 @dataclass(frozen=True, slots=True)

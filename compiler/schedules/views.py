@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from ...ir.cell import Node
 from ...ir.ops import OPS, spec_parts
+from ..passes.lower import WHOLE
 
 Ix = tuple[str | None, int]
 OPAQUE: Ix = ("?", 0)
 ASSEMBLED = ("concat", "stack", "pad", "place")
-CALLS = ("solve", "logdet")                     # computed as a whole, from buffers to a buffer
+COMPUTED = ("interleave", "fold", "gather")     # read their first operand at computed places: it needs a buffer
+CALLS = WHOLE                                   # computed as a whole, from buffers to a buffer
 
 
 def is_reduction(node: Node) -> bool:
@@ -54,6 +56,10 @@ def operand_indices(node: Node, idx: tuple, red: tuple = ()) -> list[tuple[str, 
         case "index":
             axis, at = node.attr("axis"), node.attr("at")
             return [(node.args[0], (*idx[:axis], (None, at), *idx[axis:]))]
+        case "gather":
+            (x, i), axis, batch = node.args, node.attr("axis"), node.attr("batch")
+            end = axis + node.attr("places")
+            return [(x, (*idx[:axis], OPAQUE, *idx[end:])), (i, (*idx[:batch], *idx[axis:end]))]
         case "interleave" | "fold":
             axis = node.attr("axis")
             return [(node.args[0], tuple(OPAQUE if i == axis else ix for i, ix in enumerate(idx)))]
@@ -66,7 +72,7 @@ def operand_indices(node: Node, idx: tuple, red: tuple = ()) -> list[tuple[str, 
             for i in range(len(idx) + len(axes)):
                 full.append(r.pop(0) if i in axes else rest.pop(0))
             return [(node.args[0], tuple(full))]
-        case "solve" | "logdet":                 # every element, whichever is asked for
+        case _ if op in CALLS:                   # every element, whichever is asked for
             return [(a, (OPAQUE,)) for a in node.args]
         case "random":
             return [(node.args[0], ())]

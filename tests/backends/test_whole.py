@@ -1,0 +1,103 @@
+"""Operations computed as a whole by kernels, against the interpreter: values and gradients."""
+
+import math
+
+import pytest
+import torch
+from ostinato.backends.llvm import executable
+from ostinato.ir import interp
+from ostinato.ir.build import Builder
+from ostinato.ir.cell import Cell, Input, Output, State
+from ostinato.ir.types import Dim, Type
+
+B, T = 2, 3
+
+
+def cell_of(make, *shapes) -> Cell:
+    """y = make(builder, inputs), which also adds to a state half of which goes into the first input."""
+    b = Builder()
+    types = [Type("real", s) for s in shapes]
+    xs = [b.read("input", f"x{i}", t) for i, t in enumerate(types)]
+    y = make(b, *xs)
+    t = b.type(y)
+    h = b.read("state", "h", t)
+    z = b.op("add", y, b.op("mul", h, b.literal(0.5)))
+    return Cell("c", tuple(dict.fromkeys(d for s in shapes for d in s)), None,
+                tuple(Input(f"x{i}", t) for i, t in enumerate(types)), (), (State("h", t, b.full(0.0, t), z),),
+                (Output("y", z),), body=tuple(b.nodes))
+
+
+def check(cell: Cell, change=lambda x: x, dtype=torch.float64, tolerance=1e-11) -> None:
+    g = torch.Generator().manual_seed(0)
+    xs = [change(torch.randn((B, T, *p.type.sizes), generator=g, dtype=torch.float64)) for p in cell.inputs]
+    h = torch.randn((B, *cell.states[0].type.sizes), generator=g, dtype=torch.float64)
+    leaves = [x.clone().requires_grad_() for x in (*xs, h)]
+    names = [p.name for p in cell.inputs]
+    r = interp.run(cell, dict(zip(names, leaves)), {}, {"h": leaves[-1]})
+    ends = [r.outputs["y"], r.state["h"]]
+    cts = [torch.randn(y.shape, generator=g, dtype=torch.float64) for y in ends]
+    want = torch.autograd.grad(ends, leaves, cts, allow_unused=True)
+    want = [torch.zeros_like(x) if d is None else d for x, d in zip(leaves, want)]
+    e = executable.build(executable.prepare(cell), dtype)
+    low = lambda some: [x.to(dtype) for x in some]
+    outputs, finals, tape = e.forward(low(xs), [], low([h]), seed=0, training=False, keep=True)
+    dx, _, ds = e.backward(low(xs), [], low([h]), tape, low(cts[:1]), low(cts[1:]), seed=0, training=False)
+    for got, ref in zip((*outputs, *finals, *dx, *ds), (*ends, *want)):
+        torch.testing.assert_close(got.double(), ref.detach(), rtol=tolerance, atol=tolerance, equal_nan=False)
+
+
+def dim(name: str, size: int) -> Dim:
+    return Dim(name, size)
+
+
+@pytest.mark.parametrize("n, m", [(1, 1), (2, 3), (5, 1), (7, 37), (16, 64), (3, 71)])
+@pytest.mark.parametrize("semiring, reverse", [("sum", False), ("sum", True), ("max", True), ("lse", False)])
+def test_running(semiring, reverse, n, m):
+    shape = (dim("L", 2), dim("N", n), dim("M", m))
+    check(cell_of(lambda b, a, x: b.running(a, x, 1, semiring, reverse), shape, shape))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_cumsum(axis, reverse):
+    shape = (dim("N", 5), dim("M", 21))
+    make = lambda b, x: b.add("cumsum", (x,), b.type(x), "cumsum", axis=axis, reverse=reverse)
+    check(cell_of(make, shape))
+    whole = lambda b, x: b.add("real", (make(b, b.add("int", (x,), Type("int", shape), "int")),), b.type(x), "real")
+    check(cell_of(whole, shape))
+
+
+@pytest.mark.parametrize("semiring", ["sum", "max", "lse"])
+def test_resets_are_exact(semiring):
+    shape = (dim("N", 6), dim("M", 9))
+    zero = 0.0 if semiring == "sum" else -math.inf
+    check(cell_of(lambda b, a, x: b.running(a, x, 0, semiring), shape, shape),
+          lambda x: torch.where(x > 0.8, zero, x))
+
+
+@pytest.mark.parametrize("semiring", ["max", "lse"])
+def test_nothing_gives_no_gradient(semiring):
+    shape = (dim("N", 4), dim("M", 5))
+
+    def make(b, a, x):
+        y = b.running(a, x, 0, semiring)
+        return b.op("select", b.op("eq", y, b.literal(-math.inf)), b.literal(0.0), y)
+
+    check(cell_of(make, shape, shape), lambda x: torch.where(x > -0.3, -math.inf, x))
+
+
+@pytest.mark.parametrize("n, m", [(1, 1), (3, 2), (4, 16), (6, 33), (16, 8), (21, 40)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_solve_lower(transposed, n, m):
+    N = dim("N", n)
+    make = lambda b, low, x: b.solve_lower(low, x, transposed)
+    check(cell_of(make, (N, N), (N, dim("M", m))), lambda x: 0.3 * x)
+    check(cell_of(make, (dim("L", 2), N, N), (dim("L", 2), N)), lambda x: 0.3 * x)
+
+
+def test_single_precision():
+    shape = (dim("N", 9), dim("M", 50))
+    check(cell_of(lambda b, a, x: b.running(a, x, 0), shape, shape), lambda x: 0.5 * x, torch.float32, 1e-5)
+    N = dim("N", 9)
+    check(cell_of(lambda b, low, x: b.solve_lower(low, x), (N, N), (N, dim("M", 50))), lambda x: 0.2 * x,
+          torch.float32, 1e-5)
