@@ -152,6 +152,9 @@ class Ranges:
                 return _times(a, size), _times(b, size)
             case "contract", [(a, _), (c, _)] if a >= 0 and c >= 0 and n.attr("semiring") == "sum":
                 return 0.0, INF
+        if n.op in ("gather", "pad", "place", "scatter"):           # zeros beside
+            (a, b), *_ = xs
+            return (min(a, 0.0), max(b, 0.0)) if n.op != "scatter" else (0.0 if a >= 0 else -INF, 0.0 if b <= 0 else INF)
         if n.op in _SAME and xs:
             return min(a for a, _ in xs), max(b for _, b in xs)
         return _FIXED.get(n.op, ANY)

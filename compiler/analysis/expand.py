@@ -1,0 +1,309 @@
+"""The values of a step as sums of products with the states of one component.
+
+`Expansion` walks the body in order and gives every value that depends on the
+component its parts (see `multilinear`). One rule per kind of operation; what has
+no rule is not affine, and `NotAffine` says why. A sum keeps the order of the
+text, as the first operand of a maximum takes the gradient of a tie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...ir.cell import Cell, Node
+from ...ir.ops import spec_parts
+from ...ir.types import Dim, Type
+from ..passes.algebra import constant
+from ..passes.dce import live
+from ..passes.rewrite import Rewriter
+from .multilinear import INNER, SUM, Algebra, Factor, Part, Semiring
+
+Parts = tuple[Part, ...]
+_SELECTIONS = frozenset("slice pad index place concat stack interleave fold cumsum".split())
+_ADDING = frozenset("pad place fold cumsum".split())     # these put in zeros or add: in the sum semiring only
+
+
+class NotAffine(Exception):
+    """`node`: what is in the way."""
+
+    def __init__(self, reason: str, n: Node):
+        at = f" (line {n.span.line})" if n.span else ""
+        super().__init__(f"{n.name}{at}: {reason}")
+        self.node = n.name
+
+
+class Expansion:
+    """`parts[name]` for the body nodes that the states' next values need and that
+    depend on the old values of `states`. Raises NotAffine."""
+
+    def __init__(self, cell: Cell, states: Sequence[str], b: Rewriter, s: Semiring):
+        self.b, self.s, self.alg = b, s, Algebra(b, s)
+        self.parts: dict[str, Parts] = {}
+        self._free: dict[str, Parts] = {}
+        needed = live(cell.body, [cell.state(x).next for x in states])
+        for n in cell.body:
+            reads = n.op == "state" and n.attr("name") in states
+            if n.name in needed and (reads or any(a in self.parts for a in n.args)):
+                b.span = n.span
+                self.parts[n.name] = self._rule(n)
+        b.span = None
+
+    def of(self, name: str) -> Parts:
+        """The parts of any value: without a state where it depends on none."""
+        return self.parts[name] if name in self.parts else self.free(name)
+
+    # -- values that do not depend on the component -----------------------------
+    def free(self, name: str) -> Parts:
+        """Its parts: itself, unless it is a sum or product of values with different axes."""
+        if name not in self._free:
+            self._free[name] = self._free_parts(self.b.node(name))
+        return self._free[name]
+
+    def atom(self, name: str) -> Factor:
+        """A value under its broadcasts."""
+        n = self.b.node(name)
+        if n.op == "broadcast":
+            f = self.atom(n.args[0])
+            return Factor(f.node, tuple(n.attr("axes")[c] for c in f.letters))
+        return Factor(name, tuple(range(n.type.rank)))
+
+    def _free_parts(self, n: Node) -> Parts:
+        if n.type.kind in ("real", "int") and constant(self.b, n.name) == self.s.zero:
+            return ()
+        if n.op == "broadcast":
+            axes = n.attr("axes")
+            return tuple(p.renamed(dict(enumerate(axes))) for p in self.free(n.args[0]))
+        here = (Part((self.atom(n.name),)),)
+        if self.s is not SUM or n.type.rank < 2:
+            return here
+        if n.op == "mul" or n.op == "contract" and not self._sums(n):
+            p = Part(tuple(f for a, letters in self._operands(n) for f in self._factors(a, letters)))
+            return here if len(self.alg.fold(p).factors) == 1 else (p,)
+        if n.op in ("add", "sub", "neg"):
+            found = [self.free(a) for a in n.args]
+            if all(len(p) == 1 and len(p[0].factors) == 1 for p in found):
+                return here
+            signs = (n.op == "neg", n.op == "sub")
+            return tuple(self.alg.negative(p, n.type.kind) if minus else p
+                         for parts, minus in zip(found, signs) for p in parts)
+        return here
+
+    def _sums(self, n: Node) -> bool:
+        sx, sy, so = spec_parts(n.attr("spec"))
+        return n.attr("semiring") != "sum" or not set(sx + sy) <= set(so)
+
+    def _operands(self, n: Node) -> list[tuple[str, tuple[int, ...]]]:
+        """Operands of a product with the letters of their axes."""
+        if n.op != "contract":
+            return [(a, tuple(range(n.type.rank))) for a in n.args]
+        sx, sy, so = spec_parts(n.attr("spec"))
+        place = {c: so.index(c) if c in so else INNER + i for i, c in enumerate(dict.fromkeys(sx + sy))}
+        return [(a, tuple(place[c] for c in s)) for a, s in zip(n.args, (sx, sy))]
+
+    def _factors(self, name: str, letters: tuple[int, ...]) -> tuple[Factor, ...]:
+        """A value as a product of factors, its axis i having letter letters[i]."""
+        parts = self.free(name)
+        p = parts[0] if len(parts) == 1 else Part((self.atom(name),))
+        return p.renamed(dict(enumerate(letters))).factors
+
+    # -- rules ----------------------------------------------------------------------
+    def _rule(self, n: Node) -> Parts:
+        s, kind = self.s, n.type.kind
+        if n.op == "state":
+            return (Part((), n.attr("name"), tuple(range(n.type.rank))),)
+        if n.op == "broadcast":
+            axes = dict(enumerate(n.attr("axes")))
+            return tuple(p.renamed(axes) for p in self.parts[n.args[0]])
+        if n.op == "stop_gradient":
+            raise NotAffine("`stop_gradient` lies between the state and its next value, so the adjoint is "
+                            "not that of an affine map", n)
+        if kind == "bool" or any(self.b.type(a).kind != kind for a in n.args if a in self.parts and n.op != "select"):
+            raise NotAffine(f"`{n.op}` of a value that depends on the state gives a {kind}", n)
+        if n.op == s.plus:
+            return self.alg.merged((*self.of(n.args[0]), *self.of(n.args[1])), kind)
+        if s is SUM and n.op == "sub":
+            return self.alg.merged((*self.of(n.args[0]), *self._minus(n.args[1], kind)), kind)
+        if s is SUM and n.op == "neg":
+            return self._minus(n.args[0], kind)
+        if n.op == s.divide:
+            if n.args[1] in self.parts:
+                raise NotAffine(f"`{n.op}` by a value that depends on the state", n)
+            inverse = self.alg.inverse(self.atom(n.args[1]))
+            return tuple(p.with_factors((*p.factors, inverse)) for p in self.parts[n.args[0]])
+        if n.op == s.times or n.op == "contract" and n.attr("semiring") == s.kind:
+            return self._product(n)
+        if n.op == "reduce" and n.attr("fn") == s.kind:
+            axes, out = n.attr("axes"), 0
+            letters = {}
+            for i in range(self.b.type(n.args[0]).rank):
+                letters[i] = INNER + i if i in axes else out
+                out += i not in axes
+            return self._summed(self.parts[n.args[0]], letters, n)
+        if n.op == "select":
+            return self._select(n)
+        if n.op in _SELECTIONS and (s is SUM or n.op not in _ADDING):
+            return self._selection(n)
+        if s is SUM and n.op == "solve" and n.args[0] not in self.parts:
+            return self._solve(n)
+        raise NotAffine(f"`{n.attr('fn') or n.op}` of a value that depends on the state" + (
+            "" if s is SUM else f" is not affine over ({'max' if s.kind == 'max' else 'logsumexp'}, +)"), n)
+
+    def _minus(self, name: str, kind: str) -> Parts:
+        return tuple(self.alg.negative(p, kind) for p in self.of(name))
+
+    def _product(self, n: Node) -> Parts:
+        """A pointwise product or a contraction with one operand that depends on the states."""
+        if all(a in self.parts for a in n.args):
+            raise NotAffine(f"`{n.op}` of two values that both depend on the state", n)
+        (x, sx), (y, sy) = self._operands(n)
+        if y in self.parts:
+            (x, sx), (y, sy) = (y, sy), (x, sx)
+        parts = tuple(p.renamed(dict(enumerate(sx))) for p in self.parts[x])
+        others = self._factors(y, sy)
+        sizes = {c: d.size for a, s in ((x, sx), (y, sy)) for c, d in zip(s, self.b.type(a).shape)}
+        return self._reduced(tuple(p.with_factors((*p.factors, *others)) for p in parts), sizes, n)
+
+    def _summed(self, parts: Parts, letters: dict[int, int], n: Node) -> Parts:
+        sizes = {letters[i]: d.size for i, d in enumerate(self.b.type(n.args[0]).shape)}
+        return self._reduced(tuple(p.renamed(letters) for p in parts), sizes, n)
+
+    def _reduced(self, parts: Parts, sizes: dict[int, int], n: Node) -> Parts:
+        """The parts summed over the inner letters among `sizes`."""
+        inner = [c for c in sizes if c >= INNER]
+        if not inner:
+            return self.alg.merged(parts, n.type.kind)
+        out = []
+        for p in parts:
+            for c in inner:
+                if c in p.place:
+                    p = p.renamed({c: -1 - p.place.index(c)})
+                elif any(c in f.letters for f in p.factors):
+                    p = p.with_factors(self.alg.eliminate(p.factors, c))
+                elif (many := self._repeated(sizes[c], n.type.kind)) is not None:
+                    p = p.with_factors((*p.factors, many))
+            out.append(p)
+        return self.alg.merged(out, n.type.kind)
+
+    def _repeated(self, size: int, kind: str) -> Factor | None:
+        """The sum of `size` ones, unless it is one."""
+        if self.s.kind == "max" or size == 1:
+            return None
+        return Factor(self.b.full(size if self.s is SUM else math.log(size), Type(kind)), ())
+
+    # -- choices ------------------------------------------------------------------
+    def _select(self, n: Node) -> Parts:
+        cond, x, y = n.args
+        if cond in self.parts:
+            raise NotAffine("a choice whose condition depends on the state", n)
+        c, kind = self.atom(cond), n.type.kind
+
+        def choose(f: Factor, g: Factor) -> Factor:
+            letters = max(f.letters, g.letters, key=len)
+            letters += tuple(a for a in c.letters if a not in letters)
+            shape = self.alg.shape((c, f, g), letters)
+            return Factor(self.b.op("select", *(self.alg.spread(a, letters, shape) for a in (c, f, g))), letters)
+
+        def masked(p: Part, keep: bool) -> Part:
+            def one(f: Factor) -> Factor:
+                zero = Factor(self.b.full(self.s.zero, Type(kind)), ())
+                return choose(f, zero) if keep else choose(zero, f)
+            p = self.alg.fold(p)
+            wide = [set(c.letters) <= set(f.letters) for f in p.factors]
+            if not any(wide):
+                return p.with_factors((*p.factors, one(self.alg.one(kind))))
+            return p.with_factors(one(f) if w else f for f, w in zip(p.factors, wide))
+
+        left, right = list(self.of(x)), list(self.of(y))
+        out = []
+        for p in left:
+            for q in right:
+                if (joined := self.alg.join(p, q, kind, choose)) is not None:
+                    out.append(joined)
+                    right.remove(q)
+                    break
+            else:
+                out.append(masked(p, True))
+        return self.alg.merged((*out, *(masked(q, False) for q in right)), kind)
+
+    # -- slices and the like: products with constant matrices of zeros and ones --------
+    def _selection(self, n: Node) -> Parts:
+        """What does not depend on the states goes through the operation itself."""
+        out: list[Part] = []
+        offsets: list[str] = []
+        start = 0
+        for i, a in enumerate(n.args):
+            t, parts = self.b.type(a), self.of(a)
+            free = self.alg.dense((p for p in parts if p.of is None), t)
+            offsets.append(free or self.b.full(self.s.zero, t))
+            out += [self._chosen(n, p, t, i, start) for p in parts if p.of is not None]
+            start += t.shape[n.attr("axis")].size if n.op == "concat" else 0
+        if any(constant(self.b, o) != self.s.zero for o in offsets):
+            node = self.b.add(n.op, tuple(offsets), n.type, n.name, **dict(n.attrs))
+            out.append(Part((self.atom(node),)))
+        return self.alg.merged(out, n.type.kind)
+
+    def _chosen(self, n: Node, p: Part, t: Type, i: int, start: int) -> Part:
+        """Part `p` of operand `i` of type `t` through a selection."""
+        axis, out = n.attr("axis"), n.type
+        if axis not in p.place and n.op in ("slice", "index"):
+            return self._sliced(n, p)
+        shifts = {c: c + (n.op in ("place", "stack")) - (n.op == "index") for c in range(axis, t.rank)}
+        if n.op not in ("place", "stack"):
+            shifts[axis] = INNER
+        p = p.renamed(shifts)
+        matrix = self._ones(n, t.shape[axis] if axis < t.rank else None, i, start)
+        p = p.with_factors((*p.factors, matrix))
+        return self._reduced((p,), {INNER: 1} if n.op not in ("place", "stack") else {}, replace(n, type=out))[0]
+
+    def _sliced(self, n: Node, p: Part) -> Part:
+        """A slice along an axis that the state does not have: of the factors."""
+        axis, factors = n.attr("axis"), []
+        for f in p.factors:
+            if axis in f.letters:
+                at = f.letters.index(axis)
+                if n.op == "slice":
+                    f = Factor(self.b.slice(f.node, at, n.attr("start"), n.type.shape[axis]), f.letters)
+                else:
+                    f = Factor(self.b.index(f.node, at, n.attr("at")), f.letters[:at] + f.letters[at + 1:])
+            factors.append(f)
+        p = p.with_factors(factors)
+        return p.renamed({c: c - 1 for c in range(axis + 1, n.type.rank + 1)}) if n.op == "index" else p
+
+    def _ones(self, n: Node, old: Dim | None, i: int, start: int) -> Factor:
+        """The semiring's one where the new axis shows the old one (or operand i), zero elsewhere."""
+        b, axis = self.b, n.attr("axis")
+        new = None if n.op == "index" else n.type.shape[axis]
+        old = None if n.op in ("place", "stack") else old
+        shape = tuple(d for d in (new, old) if d is not None)
+        letters = ((axis,) if new is not None else ()) + ((INNER,) if old is not None else ())
+
+        def along(d: Dim | None, at: int) -> str:
+            if d is None:
+                return b.full({"index": n.attr("at"), "place": n.attr("at"), "stack": i}[n.op], Type("int", shape))
+            return b.broadcast(b.add("iota", (), Type("int", (d,)), "iota"), shape, (at,))
+        q, p = along(new, 0), along(old, len(shape) - 1)
+        match n.op:
+            case "slice":
+                q = b.op("add", q, b.literal(n.attr("start"), "int"))
+            case "pad" | "concat":
+                p = b.op("add", p, b.literal(n.attr("start", start), "int"))
+            case "interleave":
+                q = b.op("floordiv", q, b.literal(n.attr("times"), "int"))
+            case "fold":
+                p = b.op("floordiv", p, b.literal(n.attr("times"), "int"))
+        test = "eq" if n.op != "cumsum" else "le" if n.attr("reverse") else "ge"
+        t = Type(n.type.kind, shape)
+        return Factor(b.op("select", b.op(test, q, p), b.full(self.s.one, t), b.full(self.s.zero, t)), letters)
+
+    def _solve(self, n: Node) -> Parts:
+        """A^-1 x as a product with the inverse of A."""
+        b, (A, x) = self.b, n.args
+        t = b.type(A)
+        d, lead = t.shape[-1], t.rank - 2
+        iota = b.add("iota", (), Type("int", (d,)), "iota")
+        eye = b.op("real", b.op("eq", b.broadcast(iota, t.shape, (lead,)), b.broadcast(iota, t.shape, (lead + 1,))))
+        inverse = Factor(b.add("solve", (A, eye), t, "inverse"), (*range(lead + 1), INNER))
+        parts = tuple(p.renamed({lead: INNER}) for p in self.parts[x])
+        return self._reduced(tuple(p.with_factors((*p.factors, inverse)) for p in parts), {INNER: d.size}, n)
