@@ -138,6 +138,7 @@ KINDS = _section(401, {
     "bound_order": ("the interval {interval} is empty",),
     "number_too_large": ("the number {text} is too large",),
     "bad_constant": ("{text} has no value: {reason}",),
+    "complex_value": ("{what} needs real values, got complex", "take re(z), im(z), abs(z) or angle(z) first"),
 })
 
 TIME = _section(501, {
@@ -165,7 +166,7 @@ TIME = _section(501, {
     "repeat_index": ("`{name}` belongs to the repeat over {index} and cannot be read at `t`",),
     "local_in_repeat": ("`{name}` is defined inside a repeat and not known outside",
                         "make it a state of the repeat to read its last value"),
-    "input_default": ("`= {text}` of the input `{name}` must be a number",
+    "input_default": ("`= {text}` of the input `{name}` must be a real number",
                       "an input's `= value` is what it reads before the start"),
     "const_value": ("the const `{name}` has no formula and no value was given", "give it when compiling: {name}=..."),
     "random_here": ("a random value can be drawn in the body and in a parameter's `~` only",),
@@ -241,10 +242,10 @@ RUNTIME = _section(801, {
 
 NOT_YET = _section(901, {
     "not_yet": ("{what} is not supported yet", "{instead}"),
-    "not_yet_complex": ("complex values are not supported yet",),
+    "not_yet_complex": None,
     "not_yet_semiring": None,
     "not_yet_grad": ("grad(...) inside a cell is not supported yet", "write the derivative out"),
-    "not_yet_gather": ("an index computed from data is not supported yet", "use onehot(index, n) and a product"),
+    "not_yet_gather": None,
     "not_yet_reverse": ("reverse sub-cells are not supported yet",),
     "not_yet_two_axes": ("a second time axis is not supported yet",),
 })

@@ -54,7 +54,7 @@ def lag_of(cx: Context, scope: Scope, sub: t.Expr, var: str) -> int | None:
                 return total
             case t.Binop("+" | "-" as op, left, right) if mentions(left, var) and not mentions(right, var):
                 k = evaluate(cx, scope, right)
-                if not isinstance(k, Num) or isinstance(k.value, float) and not k.value.is_integer():
+                if not isinstance(k, Num) or k.kind == "complex" or k.kind == "real" and not k.value.is_integer():
                     return None
                 total += int(k.value) * (1 if op == "-" else -1)
                 sub = left
@@ -71,7 +71,7 @@ def mentions(e: t.Expr, var: str) -> bool:
 
 
 def elements(cx: Context, scope: Scope, base: Value, e: t.Index) -> Value:
-    """`base[2]`, `base[1:]`, `base[i, :K]`: constant positions, axis by axis."""
+    """`base[2]`, `base[1:]`, `base[i, :K]`: constant positions or computed ones, axis by axis."""
     x = cx.tensor(base, e.base.span)
     if len(e.subs) > len(x.shape):
         cx.fail("too_many_indices", e.span, count=len(e.subs), shape=show(x.shape))
@@ -86,8 +86,9 @@ def elements(cx: Context, scope: Scope, base: Value, e: t.Index) -> Value:
         if isinstance(at, Val):
             if at.kind != "int":
                 cx.fail("index_kind", sub.span, actual=at.kind)
-            cx.fail("not_yet_gather", sub.span)
-        if at.kind == "bool" or isinstance(at.value, float) and not at.value.is_integer():
+            x, axis = gather(cx, x, axis, at)
+            continue
+        if at.kind in ("bool", "complex") or isinstance(at.value, float) and not at.value.is_integer():
             cx.fail("index_kind", sub.span, actual=at.kind)
         position = int(at.value)
         if not 0 <= position < dim.size:
@@ -98,6 +99,15 @@ def elements(cx: Context, scope: Scope, base: Value, e: t.Index) -> Value:
             position = 0
         x = cx.val(cx.b.index(x.node, axis, position), x.heads)
     return x
+
+
+def gather(cx: Context, x: Val, axis: int, at: Val) -> tuple[Val, int]:
+    """`x` at computed positions along an axis, whose place the axes of `at` take; the axis after them."""
+    if at.heads and not x.heads and axis > 0:       # every head reads at its own places: the heads go first
+        x, axis = cx.spread(x, at.heads_dim, x.shape), axis + 1
+    both = at.heads and x.heads
+    node = cx.b.gather(x.node, at.node, axis, int(both))
+    return cx.val(node, x.heads or at.heads), axis + len(at.shape) + (at.heads and not both)
 
 
 def is_constant(cx: Context, dim: Dim) -> bool:

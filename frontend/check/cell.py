@@ -82,7 +82,7 @@ def _argument(cx: Context, item: CellItem, p: t.Param, x: object) -> Value:
         if p.value is None and x < 0:
             cx.fail("size_negative", p.span, text=p.name, value=x)
         return Num(x, Poly.atom(p.name))
-    if isinstance(x, float) and p.value is not None:
+    if isinstance(x, (float, complex)) and p.value is not None:
         return Num(x)
     cx.fail("size_not_integer" if isinstance(x, float) else "not_constant", p.span, text=f"`{p.name}`", value=x,
             what=f"the header argument `{p.name}`")

@@ -21,7 +21,9 @@ DEEPEST = 600               # nested evaluations: equations in reverse order, fu
 MOST_STEPS = 100_000        # expressions evaluated, so that no text can unroll for ever
 LONGEST_LAG = 1024
 MOST_ELEMENTS = 2**40
-RANK = {"bool": 0, "int": 1, "real": 2}
+RANK = {"bool": 0, "int": 1, "real": 2, "complex": 3}
+ORDERED = ("bool", "int", "real")
+NUMBERS = (*ORDERED, "complex")
 
 
 class Context:
@@ -132,6 +134,9 @@ class Context:
         value = x.value
         if kind == "int" and isinstance(value, float):
             raise AssertionError("a real number as int")
+        if kind == "complex":
+            value = complex(value)
+            return self.val(self.b.op("complex", self.b.literal(value.real), self.b.literal(value.imag)))
         return self.val(self.b.literal(value, kind))
 
     def tensor(self, x: Value, span: Span) -> Val:
@@ -154,7 +159,7 @@ class Context:
         """Values of one shape along a new first axis."""
         from .numbers import number
 
-        items = self.same_kind(items, span, what)
+        items = self.same_kind(items, span, what, allowed=NUMBERS)
         first = max(items, key=lambda v: len(v.shape))
         for x in items:
             if x.shape and x.shape != first.shape:
@@ -166,9 +171,12 @@ class Context:
 
     # -- kinds ----------------------------------------------------------------
     def cast(self, x: Val, kind: str) -> Val:
-        """bool -> int -> real; literals and choices between literals are cast in place."""
+        """bool -> int -> real -> complex; literals and choices between literals are cast in place."""
         if x.kind == kind:
             return x
+        if kind == "complex":
+            x = self.cast(x, "real")
+            return self.val(self.b.op("complex", x.node, self.b.literal(0.0)), x.heads)
         n = self.b.by_name[x.node]
         match n.op:
             case "literal":
@@ -191,10 +199,12 @@ class Context:
         return n.op == "literal" or n.op == "broadcast" and self.b.by_name[n.args[0]].op == "literal"
 
     def same_kind(self, items: Iterable[Num | Val], span: Span, what: str, least: str = "bool",
-                  allowed: tuple[str, ...] = ("bool", "int", "real")) -> list[Val]:
+                  allowed: tuple[str, ...] = ORDERED) -> list[Val]:
         """Cast to the largest kind among the operands (and `least`)."""
         items = list(items)
         kind = max([least, *(x.kind for x in items)], key=RANK.__getitem__)
+        if kind == "complex" and kind not in allowed:
+            self.fail("complex_value", span, what=what)
         if kind not in allowed:
             self.fail("kind_mismatch", span, what=what, expected=" or ".join(allowed), actual=kind)
         return [self.literal(x, kind) if isinstance(x, Num) else self.cast(x, kind) for x in items]
@@ -236,13 +246,14 @@ class Context:
 
     def op(self, op: str, *items: Val, span: Span, what: str | None = None, hint: str | None = None) -> Val:
         """A pointwise operation on values of the right kind."""
-        assert OPS[op].group == "pointwise"
+        assert OPS[op].group in ("pointwise", "complex")
         items = self.aligned(items, span, what or f"`{op}`")
         return self.val(self.b.op(op, *(x.node for x in items), hint=hint), any(x.heads for x in items))
 
     def real(self, op: str, *items: Value, span: Span, what: str | None = None) -> Val:
-        """A pointwise operation on reals."""
-        items = self.same_kind([self.single(x, span) for x in items], span, what or f"`{op}`", "real")
+        """A pointwise operation on reals, and on complex values where it takes them."""
+        allowed = NUMBERS if "complex" in OPS[op].kinds else ORDERED
+        items = self.same_kind([self.single(x, span) for x in items], span, what or f"`{op}`", "real", allowed)
         return self.op(op, *items, span=span, what=what)
 
     def coerce(self, x: Value, type: Type, heads: bool, name: str, span: Span) -> Val:
@@ -261,7 +272,7 @@ class Context:
 
     # -- numbers --------------------------------------------------------------
     def integer(self, x: Value, span: Span, what: str) -> int:
-        if not isinstance(x, Num) or isinstance(x.value, bool):
+        if not isinstance(x, Num) or x.kind in ("bool", "complex"):
             self.fail("not_constant", span, what=what)
         if isinstance(x.value, float) and not x.value.is_integer():
             self.fail_sized("size_not_integer", span, text=what, value=x.value)
@@ -271,7 +282,7 @@ class Context:
         """A number as a dimension."""
         from .dims import Poly
 
-        if not isinstance(x, Num) or isinstance(x.value, bool):
+        if not isinstance(x, Num) or x.kind in ("bool", "complex"):
             self.fail("size_unknown", span, name=text)
         if abs(x.value) == float("inf") or isinstance(x.value, float) and not x.value.is_integer():
             self.fail_sized("size_not_integer", span, text=text, value=x.value)

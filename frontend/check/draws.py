@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from ...ir.cell import Node
 from ...ir.types import Type
 from .calls import Call
+from .context import NUMBERS
 from .expr import binary
+from .numbers import number
 from .values import Num, Val, Value, show
 
 DISTRIBUTIONS = ("uniform", "normal", "bernoulli", "orthogonal")
@@ -16,12 +20,29 @@ def draw(c: Call) -> Value:
     if c.cx.drawing is None:
         c.fail("random_here")
     args = [c.single(i) for i in range(len(c.args))]
+    type = c.cx.drawing.type
+    if c.name == "normal" and type is not None and type.kind == "complex":
+        return _circular(c, *args)
+    return _real(c, args)
+
+
+def _real(c: Call, args: list[Num | Val]) -> Val:
     return _initial(c, args) if c.cx.init_region else _body(c, args)
+
+
+def _circular(c: Call, mean: Num | Val, sd: Num | Val) -> Val:
+    """Complex, E|z - mean|^2 = sd^2: two independent parts of half the variance, as torch.randn's."""
+    half = binary(c.cx, "*", sd, Num(math.sqrt(0.5)), c.span)
+    z = c.cx.op("complex", *(_real(c, [number(0), half]) for _ in range(2)), span=c.span)
+    return binary(c.cx, "+", *c.cx.same_kind([mean, z], c.span, "`normal`", allowed=NUMBERS), c.span)
 
 
 def _initial(c: Call, args: list[Num | Val]) -> Val:
     """Op `draw`, of the parameter's shape; each textual place draws for itself."""
     cx, b, drawing = c.cx, c.cx.b, c.cx.drawing
+    for x in args:
+        if x.kind == "complex":
+            c.fail("complex_value", what=f"`{c.name}`")
     args = cx.same_kind(args, c.span, f"`{c.name}`", "real")
     for x in args:
         if x.type.rank:

@@ -7,7 +7,7 @@ import math
 from ...ir.types import BOOL, Span
 from .. import tree as t
 from . import numbers
-from .context import Context
+from .context import NUMBERS, ORDERED, Context
 from .numbers import NoValue, number
 from .scope import Entity, Scope
 from .values import Lib, List, Num, Val, Value, show
@@ -65,11 +65,9 @@ def tensor(cx: Context, scope: Scope, e: t.Expr) -> Val:
 
 # -- leaves -----------------------------------------------------------------
 def literal(cx: Context, e: t.Number) -> Num:
-    if e.imaginary:
-        cx.fail("not_yet_complex", e.span)
     if e.value == math.inf:
         cx.fail("number_too_large", e.span, text=e.text)
-    return number(e.value)
+    return Num(complex(0.0, e.value)) if e.imaginary else number(e.value)
 
 
 def name(cx: Context, scope: Scope, e: t.Name) -> Value:
@@ -102,7 +100,7 @@ def negative(cx: Context, x: Value, span: Span) -> Value:
     x = cx.single(x, span)
     if isinstance(x, Num):
         return numbers.negate(x if x.kind != "bool" else number(int(x.value)))
-    [x] = cx.same_kind([x], span, "`-`", "int")
+    [x] = cx.same_kind([x], span, "`-`", "int", NUMBERS)
     return cx.op("neg", x, span=span)
 
 
@@ -138,15 +136,18 @@ def binary(cx: Context, op: str, a: Value, b: Value, span: Span) -> Value:
     if op in COMPARISON:
         items = cx.same_kind([a, b], span, f"`{op}`")
         return cx.op(COMPARISON[op], *items, span=span, what=f"`{op}`")
-    items = cx.same_kind([a, b], span, f"`{op}`", "real" if op == "/" else "int")
+    allowed = ORDERED if op in ("//", "%") else NUMBERS
+    items = cx.same_kind([a, b], span, f"`{op}`", "real" if op == "/" else "int", allowed)
     return cx.op(ARITHMETIC[op], *items, span=span, what=f"`{op}`")
 
 
 def power(cx: Context, a: Num | Val, b: Num | Val, span: Span) -> Val:
     """Small whole exponents are products; otherwise a real power."""
+    if isinstance(b, Num) and b.kind == "complex":
+        cx.fail("complex_value", span, what="an exponent")
     if isinstance(b, Num) and isinstance(a, Val) and b.value == int(b.value if abs(b.value) < 9 else 0):
         n = int(b.value)
-        [a] = cx.same_kind([a], span, "`^`", "real" if n < 0 else "int")
+        [a] = cx.same_kind([a], span, "`^`", "real" if n < 0 else "int", NUMBERS)
         if n == 0:
             return cx.spread(cx.literal(number(1), a.kind), a.heads_dim, a.shape)
         out, base, left = None, a, abs(n)
@@ -156,7 +157,7 @@ def power(cx: Context, a: Num | Val, b: Num | Val, span: Span) -> Val:
             left >>= 1
             if left:
                 base = cx.op("mul", base, base, span=span)
-        return out if n > 0 else cx.op("div", cx.literal(number(1.0)), out, span=span)
+        return out if n > 0 else cx.op("div", cx.literal(number(1.0), out.kind), out, span=span)
     if isinstance(b, Num) and b.value == 0.5:
         return cx.real("sqrt", a, span=span)
     return cx.real("pow", a, b, span=span, what="`^`")
@@ -173,7 +174,7 @@ def select(cx: Context, scope: Scope, e: t.Select) -> Value:
 
 def choose(cx: Context, cond: Val, a: Num | Val, b: Num | Val, span: Span) -> Val:
     """select(cond, a, b) with kinds and shapes brought together."""
-    a, b = cx.same_kind([a, b], span, "`if`")
+    a, b = cx.same_kind([a, b], span, "`if`", allowed=NUMBERS)
     if a.shape and b.shape and not (set(a.shape) <= set(b.shape) or set(b.shape) <= set(a.shape)):
         cx.fail("branch_shapes", span, left=show(a.shape), right=show(b.shape))
     return cx.op("select", cond, a, b, span=span, what="`if`")
@@ -182,7 +183,8 @@ def choose(cx: Context, cond: Val, a: Num | Val, b: Num | Val, span: Span) -> Va
 def product(cx: Context, a: Val, b: Val, span: Span, op: str = "@") -> Val:
     """`a @ b`: the left's last axis with the right's first, head by head; over the semiring that `op` names."""
     semiring = op[1:] or "sum"
-    a, b = cx.same_kind([a, b], span, f"`{op}`", "real" if semiring == "lse" else "int")
+    allowed = NUMBERS if semiring == "sum" else ORDERED
+    a, b = cx.same_kind([a, b], span, f"`{op}`", "real" if semiring == "lse" else "int", allowed)
     for x, side in ((a, "left"), (b, "right")):
         if not x.shape:
             cx.fail("product_scalar", span, side=side, name=op, use="+" if op != "@" else "*")

@@ -9,7 +9,7 @@ from .. import tree as t
 from ..diagnostics import Reporter, did_you_mean
 from .block import Block
 from .calls import bind
-from .context import Context
+from .context import RANK, Context
 from .expr import evaluate
 from .scope import RESERVED, Scope
 from .values import Fn, List, Many, Num, Val, Value, show
@@ -103,7 +103,7 @@ def _matched(cx: Context, scope: Scope, fn: Fn, p: t.Param, value: Value, span: 
     x, shape = cx.tensor(value, span), tuple(expected)
     kind = kind_of(cx, p.type)
     if p.type.kind is not None and x.kind != kind:
-        if x.kind == "real" or kind == "bool":
+        if RANK[x.kind] > RANK[kind]:
             cx.fail("kind_mismatch", span, what=f"argument `{p.name}` of `{fn.name}`", expected=kind, actual=x.kind)
         x = cx.cast(x, kind)
     if x.shape == shape:

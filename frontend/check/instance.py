@@ -102,8 +102,8 @@ class Instance(Block):
                     cx.fail("program_param", d.span)
                 if d.value is None and s.draw is None:
                     cx.fail("param_without_init", d.span, name=d.name)
-                if type.type.kind != "real":
-                    cx.fail("kind_mismatch", d.span, what=f"the parameter `{d.name}`", expected="real",
+                if type.type.kind not in ("real", "complex"):
+                    cx.fail("kind_mismatch", d.span, what=f"the parameter `{d.name}`", expected="real or complex",
                             actual=type.type.kind)
                 port = Parameter(self, d, type, s.draw)
                 self.params.append(port)
@@ -123,7 +123,7 @@ class Instance(Block):
         if d.value is None:
             return 0.0
         v = evaluate(self.cx, self.scope, d.value)
-        if not isinstance(v, Num):
+        if not isinstance(v, Num) or v.kind == "complex":
             self.cx.fail("input_default", d.span, name=d.name, text="value")
         return float(v.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 import operator
 
@@ -31,6 +32,8 @@ def negate(x: Num) -> Num:
 def arithmetic(op: str, a: Num, b: Num) -> Num:
     """+ - * / // % ^ and comparisons. Raises NoValue."""
     x, y = a.value, b.value
+    if isinstance(x, complex) or isinstance(y, complex):
+        return _complex(op, x, y)
     if op in COMPARE:
         return Num(bool(COMPARE[op](x, y)))
     try:
@@ -44,6 +47,18 @@ def arithmetic(op: str, a: Num, b: Num) -> Num:
     if type(value) is int and abs(value) >= LARGEST:
         value = float(value)
     return Num(value, _poly(op, a, b, value))
+
+
+def _complex(op: str, x: complex, y: complex) -> Num:
+    if op in COMPARE or op in ("//", "%"):
+        raise NoValue("complex numbers have no order")
+    try:
+        value = complex(_apply(op, x, y))
+    except (ZeroDivisionError, OverflowError):
+        raise NoValue("it is not finite") from None
+    if not cmath.isfinite(value):
+        raise NoValue("it is not finite")
+    return Num(value)
 
 
 def _apply(op: str, x, y):
@@ -122,11 +137,16 @@ FUNCTIONS = {
 }
 
 
+COMPLEX = {"exp": cmath.exp, "log": cmath.log, "sqrt": cmath.sqrt, "sin": cmath.sin, "cos": cmath.cos}
+
+
 def apply(name: str, x: Num) -> Num | None:
-    """A real function of one number, None if it is not in the table. Raises NoValue."""
-    if name not in FUNCTIONS:
+    """A function of one number, None if it is not in the table. Raises NoValue."""
+    if name not in FUNCTIONS or x.kind == "complex" and name not in COMPLEX:
         return None
     try:
+        if x.kind == "complex":
+            return Num(COMPLEX[name](x.value))
         return Num(FUNCTIONS[name](float(x.value)))
     except (ValueError, OverflowError):
         raise NoValue(f"{name} is not defined there") from None

@@ -6,6 +6,7 @@ import math
 
 from . import numbers
 from .calls import Call
+from .context import NUMBERS
 from .expr import binary, choose
 from .numbers import NoValue, number
 from .values import Num, Val, Value
@@ -23,6 +24,8 @@ def apply(c: Call, name: str, x: Value) -> Num | Val:
             c.fail("bad_constant", text=f"{name}({x.value})", reason=str(why))
         if folded is not None:
             return folded
+        if x.kind == "complex":
+            x = c.cx.literal(x)
     return c.cx.real(name, x, span=c.span, what=f"`{name}`")
 
 
@@ -49,6 +52,10 @@ def _if(c: Call, cond: Value, a: Value, b: Value) -> Value:
 def _ordered(name: str):
     def handler(c: Call) -> Value:
         x = c.single(0)
+        if x.kind == "complex":
+            if name != "abs":
+                c.fail("complex_value", what=f"`{name}`")
+            return Num(abs(x.value)) if isinstance(x, Num) else c.cx.op("modulus", x, span=c.span)
         if isinstance(x, Num):
             value = x.value if not isinstance(x.value, bool) else int(x.value)
             out = abs(value) if name == "abs" else type(value)((value > 0) - (value < 0))
@@ -98,12 +105,16 @@ def _identity(c: Call) -> Value:
 
 def _to_real(c: Call) -> Value:
     x = c.single(0)
+    if x.kind == "complex":
+        c.fail("complex_value", what="`real`")
     return Num(float(x.value)) if isinstance(x, Num) else c.cx.cast(x, "real")
 
 
 def _to_int(c: Call) -> Value:
     """Towards zero, as a cast."""
     x = c.single(0)
+    if x.kind == "complex":
+        c.fail("complex_value", what="`int`")
     if isinstance(x, Num):
         if not math.isfinite(x.value):
             c.fail("bad_constant", text=f"int({x.value})", reason="it is not finite")
@@ -118,6 +129,8 @@ def clamp(c: Call) -> Value:
 
 def extreme(c: Call, op: str, a: Num | Val, b: Num | Val) -> Num | Val:
     """Element-wise max or min."""
+    if "complex" in (a.kind, b.kind):
+        c.fail("complex_value", what=f"`{op}`")
     if isinstance(a, Num) and isinstance(b, Num):
         pick = max if op == "max" else min
         out = pick(a, b, key=lambda n: n.value)

@@ -12,7 +12,7 @@ from .expr import evaluate
 from .records import Drawing, StateRecord, is_static
 from .scope import Entity, Scope
 from .types import Declared
-from .values import Val, Value
+from .values import Num, Val, Value
 
 if TYPE_CHECKING:
     from .instance import Instance
@@ -76,8 +76,8 @@ class Input(Port):
 
     def initial(self) -> str:
         kind = self.declared.type.kind
-        value = self.default
-        return self.cx.b.full(value if kind == "real" else int(value), self.declared.stored)
+        value = self.cx.literal(Num(self.default if kind in ("real", "complex") else int(self.default)), kind)
+        return self.cx.b.broadcast(value.node, self.declared.stored.shape, ())
 
     def read(self, lag: int, span: Span) -> Val:
         if lag == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...ir.types import Dim
 from . import structure
 from .calls import Call
+from .context import NUMBERS, ORDERED
 from .expr import binary, evaluate, single
 from .numbers import number
 from .pointwise import apply, extreme
@@ -65,7 +66,10 @@ def simple(c: Call) -> Value:
     axes = axes_of(c, x)
     logical = c.name in ("any", "all")
     least = "bool" if logical else "int" if c.name in ("sum", "prod", "argmax") else "real"
-    [x] = cx.same_kind([x], c.span, f"`{c.name}`", least, ("bool",) if logical else ("int", "real"))
+    if c.name == "norm" and x.kind == "complex":
+        x = cx.op("modulus", x, span=c.span)
+    allowed = ("bool",) if logical else NUMBERS if c.name in ("sum", "prod", "mean") else ORDERED
+    [x] = cx.same_kind([x], c.span, f"`{c.name}`", least, allowed)
     n = number(float(_size(x, axes)))
     match c.name:
         case "mean":
@@ -135,7 +139,7 @@ def cumsum(c: Call) -> Value:
     axes = axes_of(c, x)
     if len(axes) != 1:
         c.fail("rank", what="cumsum", expected="one axis", actual=show(x.shape))
-    [x] = cx.same_kind([x], c.span, "`cumsum`", "int")
+    [x] = cx.same_kind([x], c.span, "`cumsum`", "int", NUMBERS)
     return cx.val(cx.b.add("cumsum", (x.node,), x.type, "cumsum", axis=axes[0], reverse=False), x.heads)
 
 

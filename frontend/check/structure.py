@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...ir.types import Dim, Type
 from . import numbers
 from .calls import Call
+from .context import NUMBERS
 from .dims import Poly
 from .expr import choose, evaluate, product
 from .numbers import number
@@ -28,7 +29,7 @@ def connect(c: Call, op: str, a: Num | Val, b: Num | Val) -> Num | Val:
 def outer(c: Call) -> Value:
     """[A..., B...]: every element of x times every element of y."""
     cx = c.cx
-    x, y = cx.same_kind([c.tensor(0), c.tensor(1)], c.span, "`outer`", "int")
+    x, y = cx.same_kind([c.tensor(0), c.tensor(1)], c.span, "`outer`", "int", NUMBERS)
     heads = cx.joint_heads([x, y])
     at = 1 if heads else 0
     full = ((heads,) if heads else ()) + x.shape + y.shape
@@ -72,7 +73,7 @@ def diag(c: Call) -> Value:
         return choose(cx, _square(c, dim, x.heads_dim), rows, zero, c.span)
     if len(x.shape) != 2 or x.shape[0] != x.shape[1]:
         c.fail("not_square", what="diag", shape=show(x.shape))
-    [x] = cx.same_kind([x], c.span, "`diag`", "int")
+    [x] = cx.same_kind([x], c.span, "`diag`", "int", NUMBERS)
     only = choose(cx, _square(c, x.shape[0], x.heads_dim), x, number(0), c.span)
     return cx.val(cx.b.reduce(only.node, "sum", (x.type.rank - 1,)), x.heads)
 
@@ -144,7 +145,7 @@ def concat(c: Call) -> Value:
     items = [cx.tensor(x, c.span) for x in _listed(c, terms)]
     if not items:
         c.fail("empty_generator", name=c.name)
-    items = cx.same_kind(items, c.span, "`concat`")
+    items = cx.same_kind(items, c.span, "`concat`", allowed=NUMBERS)
     rest = max((x.shape[1:] for x in items), key=len)
     for x in items:
         _first(c, x)
@@ -241,10 +242,6 @@ def logdet(c: Call) -> Value:
 
 
 # -- not yet -----------------------------------------------------------------------
-def complex_(c: Call) -> Value:
-    c.fail("not_yet_complex")
-
-
 def gradient(c: Call) -> Value:
     c.fail("not_yet_grad")
 

@@ -99,7 +99,7 @@ class SubCells(Entity):
         if position is None:
             cx.fail("cell_array_index", span, name=self.name)
         j = evaluate(cx, scope, position) if not isinstance(position, t.Slice) else None
-        if not isinstance(j, Num) or j.kind == "bool" or j.value != int(j.value):
+        if not isinstance(j, Num) or j.kind in ("bool", "complex") or j.value != int(j.value):
             cx.fail("cell_index_constant", span, name=self.name)
         if not 0 <= j.value < len(self.instances):
             cx.fail_sized("index_out_of_range", span, index=j.value, dim=self.name, size=len(self.instances))

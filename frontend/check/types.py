@@ -35,8 +35,6 @@ def kind_of(cx: Context, e: t.TypeExpr) -> str:
     kind = e.kind or "real"
     if kind not in KINDS:
         cx.fail("unknown_kind", e.span, name=kind, help=did_you_mean(kind, KINDS))
-    if kind == "complex":
-        cx.fail("not_yet_complex", e.span)
     return kind
 
 
@@ -59,6 +57,8 @@ def declared(cx: Context, scope: Scope, e: t.TypeExpr, name: str, own_heads: boo
         group = None
     if group is not None and (not group.size or heads.size % group.size):
         cx.fail_sized("heads_uneven", e.span, outer=heads.name, size=heads.size, inner=group.name, group=group.size)
+    if kind == "complex" and facts:
+        cx.fail("complex_value", e.span, what=f"the fact about `{name}`")
     type = Type(kind, ((heads,) if heads else ()) + tuple(dims))
     if type.numel > MOST_ELEMENTS:
         cx.fail("size_too_large", e.span, shape=show(type.shape), size=type.numel, limit=MOST_ELEMENTS)
@@ -91,7 +91,7 @@ def fact(cx: Context, scope: Scope, m: t.Modifier) -> str:
     bounds = []
     for a in m.args:
         v = evaluate(cx, scope, a)
-        if not isinstance(v, Num):
+        if not isinstance(v, Num) or v.kind == "complex":
             cx.fail("not_constant", a.span, what="a bound")
         bounds.append(v.value)
     if m.word != "in":

@@ -15,15 +15,15 @@ from .dims import Poly
 
 @dataclass(frozen=True, slots=True)
 class Num:
-    """A number known at compile time: bool, int or float. `poly` says which
+    """A number known at compile time: bool, int, float or complex. `poly` says which
     dimension it is if it is used as a size (None: not an integer expression)."""
 
-    value: bool | int | float
+    value: bool | int | float | complex
     poly: Poly | None = None
 
     @property
     def kind(self) -> str:
-        return {bool: "bool", int: "int", float: "real"}[type(self.value)]
+        return {bool: "bool", int: "int", float: "real", complex: "complex"}[type(self.value)]
 
 
 @dataclass(frozen=True, slots=True)
