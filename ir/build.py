@@ -129,6 +129,13 @@ class Builder:
         """(I + the part of `low` below its diagonal)^-1 b, or its transpose's."""
         return self.add("solve_lower", (low, b), self.type(b), "solve", transposed=transposed)
 
+    def gather(self, x: str, i: str, axis: int, batch: int = 0) -> str:
+        """x at the positions `i` along an axis; their first `batch` axes are the same."""
+        t, at = self.type(x), self.type(i)
+        shape = t.shape[:axis] + at.shape[batch:] + t.shape[axis + 1:]
+        return self.add("gather", (x, i), t.with_shape(shape), "gather", axis=axis, batch=batch,
+                        places=at.rank - batch)
+
     # -- reductions -----------------------------------------------------
     def reduce(self, x: str, fn: str, axes: tuple[int, ...]) -> str:
         t = self.type(x)

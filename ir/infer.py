@@ -112,6 +112,8 @@ def _structure(n: Node, operands: list[Type]) -> Type:
         for i, at in enumerate(axes):
             want[at] = x.shape[i]
         return x.with_shape(tuple(want))
+    if n.op in ("gather", "scatter"):
+        return _gather(n, x, operands[1])
     new_axis = n.op in ("place", "stack")
     axis = _integer(n, "axis", 0, x.rank - (0 if new_axis else 1))
     if n.op == "index":
@@ -154,6 +156,22 @@ def _structure(n: Node, operands: list[Type]) -> Type:
     else:
         shape[axis] = dim
     return x.with_shape(tuple(shape))
+
+
+def _gather(n: Node, x: Type, at: Type) -> Type:
+    """gather: x [batch, other, n, rest], at [batch, places] -> [batch, other, places, rest]; scatter: back."""
+    back = n.op == "scatter"
+    batch = _integer(n, "batch", 0, at.rank)
+    _integer(n, "places", at.rank - batch, at.rank - batch)
+    places = at.shape[batch:]
+    axis = _integer(n, "axis", batch, x.rank - (len(places) if back else 1))
+    _need(at.kind == "int", "kind", f"the positions of {n.op} are {at.kind}, not int")
+    _need(at.shape[:batch] == x.shape[:batch], "shape", f"{n.op} of {x} at {at} with {batch} axes in common")
+    if not back:
+        return x.with_shape(x.shape[:axis] + places + x.shape[axis + 1:])
+    _need(x.shape[axis:axis + len(places)] == places, "shape", f"scatter of {x} at {at}")
+    _need(n.type.rank == x.rank - len(places) + 1, "shape", f"scatter of {x} at {at} cannot have rank {n.type.rank}")
+    return x.with_shape(x.shape[:axis] + (n.type.shape[axis],) + x.shape[axis + len(places):])
 
 
 def _reduce(n: Node, x: Type) -> Type:

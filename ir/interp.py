@@ -129,6 +129,10 @@ def _structure(n: Node, xs: list[Tensor], ranks: list[int]) -> Tensor:
             return x.repeat_interleave(n.attr("times"), _axis(n, r))
         case "fold":
             return meaning.fold(x, _axis(n, r), n.attr("times"))
+        case "gather":
+            return meaning.gather(x, r, xs[1], ranks[1], n.attr("axis"), n.attr("batch"))
+        case "scatter":
+            return meaning.scatter(x, r, xs[1], ranks[1], n.attr("axis"), n.attr("batch"), n.type.sizes[n.attr("axis")])
         case "cumsum":
             return meaning.cumsum(x, _axis(n, r), n.attr("reverse"))
         case "reduce":

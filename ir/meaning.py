@@ -121,6 +121,49 @@ def fold(x: Tensor, axis: int, times: int) -> Tensor:
     return x.unflatten(axis, (x.shape[axis] // times, times)).sum(axis)
 
 
+def gather(x: Tensor, rank: int, at: Tensor, at_rank: int, axis: int, batch: int) -> Tensor:
+    """x [batch, other, n, rest] at [batch, places] -> [batch, other, places, rest]; 0 where `at` is out of range."""
+    if x.dim() == rank and at.dim() > at_rank and not batch:        # one table for all rows: not copied for each
+        lead = at.dim() - at_rank
+        y = gather(x, rank, at.reshape(-1), 1, axis, 0).unflatten(axis, at.shape)
+        return y.movedim(tuple(range(axis, axis + lead)), tuple(range(lead)))
+    (lead, common, other, rest), x, at, places = _paired(x, rank, at, at_rank, axis, batch, 1)
+    n = x.shape[2]
+    if n == 0:
+        y = x.new_zeros(x.shape[0], x.shape[1], at.shape[1], x.shape[3])
+    else:
+        inside = (at >= 0) & (at < n)
+        spread = _between(at.clamp(0, n - 1), x)
+        y = torch.where(_between(inside, x), torch.gather(x, 2, spread), torch.zeros((), dtype=x.dtype))
+    return y.reshape((*lead, *common, *other, *places, *rest))
+
+
+def scatter(y: Tensor, rank: int, at: Tensor, at_rank: int, axis: int, batch: int, n: int) -> Tensor:
+    """The adjoint of gather: [batch, other, places, rest] -> [batch, other, n, rest]."""
+    (lead, common, other, rest), y, at, _ = _paired(y, rank, at, at_rank, axis, batch, at_rank - batch)
+    inside = _between((at >= 0) & (at < n), y)
+    out = y.new_zeros(y.shape[0], y.shape[1], max(1, n), y.shape[3])
+    out = out.scatter_add(2, _between(at.clamp(0, max(0, n - 1)), y), torch.where(inside, y, 0))[:, :, :n]
+    return out.reshape((*lead, *common, *other, n, *rest))
+
+
+def _paired(x: Tensor, rank: int, at: Tensor, at_rank: int, axis: int, batch: int, width: int):
+    """x as [rows, other, `width` axes in one, rest] and positions as [rows, places], the rows being the leading
+    axes and the common ones; and the sizes to unfold them again."""
+    lead = torch.broadcast_shapes(x.shape[:x.dim() - rank], at.shape[:at.dim() - at_rank])
+    sizes, places = x.shape[x.dim() - rank:], at.shape[at.dim() - at_rank + batch:]
+    common, other, rest = sizes[:batch], sizes[batch:axis], sizes[axis + width:]
+    rows = lead.numel() * common.numel()
+    x = x.expand((*lead, *sizes)).reshape(rows, other.numel(), sizes[axis:axis + width].numel(), rest.numel())
+    at = at.expand((*lead, *at.shape[at.dim() - at_rank:])).reshape(rows, places.numel())
+    return (lead, common, other, rest), x, at, places
+
+
+def _between(at: Tensor, x: Tensor) -> Tensor:
+    """[rows, places] -> [rows, other, places, rest]"""
+    return at[:, None, :, None].expand(x.shape[0], x.shape[1], at.shape[1], x.shape[3])
+
+
 def cumsum(x: Tensor, axis: int, reverse: bool) -> Tensor:
     return x.flip(axis).cumsum(axis).flip(axis) if reverse else x.cumsum(axis)
 

@@ -103,6 +103,10 @@ class Evaluator:
                 return b.trunc(self.frame.training, BIT)
             case "random":
                 return self._random(node, idx, c, b)
+            case "gather":
+                return self._gather(node, idx, c, b)
+            case "gather":
+                return self._gather(node, idx, c, b)
             case "fold":
                 return self._fold(node, idx, c, b)
             case "interleave":
@@ -154,7 +158,7 @@ class Evaluator:
 
     def _leaf(self, name: str, idx, c, b) -> ir.Value:
         if name not in self.part.reads:
-            raise NotImplementedError(f"{name}: interleave or fold of a value without a buffer")
+            raise NotImplementedError(f"{name}: a value without a buffer is read at computed places")
         return self.get(self.part.reads[name], idx, c, b)
 
     def _fold(self, node: Node, idx, c, b) -> ir.Value:
@@ -163,6 +167,33 @@ class Evaluator:
             x = self._spread(node, idx, axis, lambda v: b.add(b.mul(v, i64(times)), i64(k)), c, b)
             total = x if total is None else math.emit(b, "add", total, x)
         return total
+
+    def _gather(self, node: Node, idx, c, b) -> ir.Value:
+        """One element where the position says, or 0; lane by lane if positions or batch differ between lanes."""
+        (x, i), axis, batch = node.args, node.attr("axis"), node.attr("batch")
+        end = axis + node.attr("places")
+        at = self.value(i, (*idx[:batch], *idx[axis:end]), c)
+        before, after = idx[:axis], idx[end:]
+        n = self.nodes[x].type.shape[axis].size
+
+        def one(at: ir.Value, before, after) -> ir.Value:
+            inside = b.icmp_unsigned("<", at, i64(n))
+            place = Index(("gathered", id(at)), 0, b.select(inside, at, i64(0)))
+            found = self._leaf(x, (*before, place, *after), c, b)
+            return b.select(inside, found, ir.Constant(found.type, None))
+
+        if n == 0:
+            t = {"real": self.real, "int": I64, "bool": BIT}[node.type.kind]
+            return ir.Constant(t, None)
+        if not isinstance(at.type, ir.VectorType):
+            return one(at, before, after)
+        out = None
+        for k in range(at.type.count):
+            place = ir.Constant(ir.IntType(32), k)
+            v = one(b.extract_element(at, place), _lane(b, before, k), _lane(b, after, k))
+            out = ir.Constant(ir.VectorType(v.type, at.type.count), ir.Undefined) if out is None else out
+            out = b.insert_element(out, v, place)
+        return out
 
     # -- accumulating ---------------------------------------------------
     def accumulate(self, name: str, acc: ir.Value, c: dict[str, Index], red: tuple[Index, ...]) -> ir.Value:
@@ -230,6 +261,11 @@ class Evaluator:
         if add:
             value = b.fadd(value, load(b, pointer, offset, buffer.kind, self.real, width, stride))
         store(b, value, pointer, offset, buffer.kind, self.real, width, stride)
+
+
+def _lane(b: ir.IRBuilder, idx: tuple[Index, ...], k: int) -> tuple[Index, ...]:
+    """Indices of one of the lanes."""
+    return tuple(Index(("lane", ix.var, k), ix.copy, b.add(ix.value(b), i64(k))) if ix.width else ix for ix in idx)
 
 
 def pack_bytes(pack: Pack, real: ir.Type) -> int:

@@ -22,7 +22,7 @@ from ...ir.ops import OPS
 from ..analysis.ranges import Ranges
 
 LINEAR = frozenset("add sub neg select real stop_gradient broadcast slice pad index place concat stack interleave fold "
-                   "cumsum max min".split())
+                   "gather scatter cumsum max min".split())
 MAKES_ZEROS = frozenset("select max min logaddexp tanh sigmoid softplus logsigmoid erf atan atan2 exp expm1 log log1p "
                         "div sqrt rsqrt pow mod".split())
 FLAT = frozenset("exp expm1 sigmoid tanh softplus logsigmoid erf atan".split())    # derivative finite at -inf

@@ -58,6 +58,8 @@ def work(n: Node, types: Mapping[str, Type]) -> int:
         for size in sizes.values():
             terms *= size
         return 2 * terms + 32 * n.type.numel
+    if n.op in ("gather", "scatter"):
+        return LOAD * max(n.type.numel, types[n.args[0]].numel if n.op == "scatter" else 0)
     if n.op in ("reduce", "fold"):
         return types[n.args[0]].numel + 32 * n.type.numel
     return _WORK.get(n.op, 1) * n.type.numel

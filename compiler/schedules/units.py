@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from ...ir.cell import Node
-from .views import ASSEMBLED, CALLS, is_reduction, operand_indices, reduced_dims
+from .views import ASSEMBLED, CALLS, COMPUTED, is_reduction, operand_indices, reduced_dims
 
 EXPENSIVE = frozenset("exp expm1 log log1p sqrt rsqrt sin cos tan tanh sigmoid softplus logsigmoid erf atan "
                       "pow div logaddexp atan2 random floordiv mod".split())
@@ -98,7 +98,7 @@ class Walk:
         loops += [f"r{i}" for i, d in enumerate(dims) if d.size > 1]
         if node.op in EXPENSIVE:
             u.costly.add(name)
-        if node.op in ("interleave", "fold") and node.args[0] not in self.reads:
+        if node.op in COMPUTED and node.args[0] not in self.reads:
             self.stops.add(node.args[0])
         for arg, idx in operand_indices(node, identity(node), red):
             self._visit(arg, idx, u, frozenset(loops))
@@ -128,7 +128,7 @@ class Walk:
         ):
             self.enlarged.add(name)             # would be evaluated again and again: worth a unit
             return
-        if node.op in ("interleave", "fold") and node.args[0] not in self.reads:
+        if node.op in COMPUTED and node.args[0] not in self.reads:
             self.stops.add(node.args[0])        # read at computed places: needs a buffer
         for arg, at in operand_indices(node, idx):
             self._visit(arg, at, user, loops)

@@ -106,6 +106,19 @@ def linalg(op, *rhs):
     return make
 
 
+def places(op, *common):
+    """gather or scatter along H of [I, H], one place per K, the same for all of I or different."""
+    def make(m):
+        b, x, w, z = m.b, m.input("x", I, H), m.param("w", H), m.input("z", *common, K)
+        at = b.add("int", (b.op("mul", z, b.literal(2.0)),), Type("int", (*common, K)), "int")
+        y = b.op("mul", x, b.align(w, (I, H)))
+        picked = b.gather(y, at, 1, len(common))
+        if op == "gather":
+            return b.op("tanh", picked)
+        return b.op("tanh", b.add(op, (b.op("sin", picked), at), real(I, H), op, axis=1, batch=len(common), places=1))
+    return make
+
+
 def running(semiring, axis, reverse=False):
     def make(m):
         b, x, z = m.b, m.input("x", I, H), m.input("z", I, H)
@@ -142,6 +155,8 @@ CASES = {
     "place": structure("place", axis=0, at=1), "concat": structure("concat", axis=1),
     "stack": structure("stack", axis=2),
     "interleave": structure("interleave", axis=1, times=2), "fold": structure("fold", axis=1, times=2),
+    "gather": places("gather"), "gather each": places("gather", I),
+    "scatter": places("scatter"), "scatter each": places("scatter", I),
     "cumsum": structure("cumsum", axis=1, reverse=False), "cumsum reversed": structure("cumsum", axis=0, reverse=True),
     **{f"reduce {fn} {axes}": reduction(fn, axes) for fn in ("sum", "max", "min", "prod", "lse", "argmax")
        for axes in ((0,), (1,), (0, 1))},
