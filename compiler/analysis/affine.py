@@ -211,8 +211,9 @@ class _Normal:
         if not straight or not all(self._axis(f, summed) is not None for f in part.factors):
             return Term(part.of, (self.mix(part, old, t),))
         scales = [f for f in part.factors if self._axis(f, summed) == -1]
-        maps: list[Map] = [self.along(j, [f for f in part.factors if self._axis(f, summed) == j], old, t)
-                           for j in summed]
+        maps: list[Map] = []
+        for j in summed:
+            maps += self.along(j, [f for f in part.factors if self._axis(f, summed) == j], old, t)
         maps += [Scale(self.node(f, sorted(f.letters), old, t), tuple(sorted(f.letters))) for f in scales]
         return Term(part.of, tuple(maps))
 
@@ -222,18 +223,26 @@ class _Normal:
         mine = {j for j in summed if j in f.letters or -1 - j in f.letters}
         return None if len(mine) > 1 else mine.pop() if mine else -1
 
-    def along(self, j: int, factors: list[Factor], old: Type, t: Type) -> Map:
-        """The map along axis j: read and write, or a matrix."""
+    def along(self, j: int, factors: list[Factor], old: Type, t: Type) -> list[Map]:
+        """The maps along axis j: read and write, or a matrix between two scalings."""
         one = self.alg.one(t.kind)
-        lead = tuple(sorted({c for f in factors for c in f.letters} - {j, -1 - j}))
-        matrices = [f for f in factors if {j, -1 - j} <= set(f.letters)]
+        matrix = self._product([f for f in factors if {j, -1 - j} <= set(f.letters)])
         read = self._product([f for f in factors if -1 - j in f.letters and j not in f.letters])
         write = self._product([f for f in factors if j in f.letters and -1 - j not in f.letters])
-        if not matrices:
-            return LowRank(self.node(read or one, (*lead, -1 - j), old, t),
-                           self.node(write or one, (*lead, j), old, t), j, lead)
-        whole = self._product([*matrices, *(f for f in (read, write) if f is not None)])
-        return Apply(self.node(whole, (*lead, j, -1 - j), old, t), j, lead)
+        if matrix is None:
+            lead = tuple(sorted({c for f in factors for c in f.letters} - {j, -1 - j}))
+            return [LowRank(self.node(read or one, (*lead, -1 - j), old, t),
+                            self.node(write or one, (*lead, j), old, t), j, lead)]
+        lead = tuple(sorted({*matrix.letters} - {j, -1 - j}))
+        apply = Apply(self.node(matrix, (*lead, j, -1 - j), old, t), j, lead)
+        return [*self._scaled(read, old, t), apply, *self._scaled(write, old, t)]
+
+    def _scaled(self, f: Factor | None, old: Type, t: Type) -> list[Map]:
+        """A scaling before or after a matrix."""
+        if f is None:
+            return []
+        letters = sorted(f.letters, key=lambda c: c if c >= 0 else -1 - c)
+        return [Scale(self.node(f, letters, old, t), tuple(c if c >= 0 else -1 - c for c in letters))]
 
     def _product(self, factors: list[Factor]) -> Factor | None:
         out = None

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ...ir.types import Dim, Type
 from ..passes.rewrite import Rewriter
@@ -72,6 +72,11 @@ class Part:
         return tuple(j for j, c in enumerate(self.place) if c < 0)
 
 
+def is_matrix(f: Factor) -> bool:
+    """Whether a factor has both the old and the new axis of a state."""
+    return any(c < 0 and -1 - c in f.letters for c in f.letters)
+
+
 Combine = Callable[[str, str], str]
 
 
@@ -81,6 +86,7 @@ class Algebra:
 
     b: Rewriter
     s: Semiring
+    known: dict[str, bool] = field(default_factory=dict)    # which of the nodes are static
 
     # -- factors ------------------------------------------------------------
     def constant(self, value: float, type: Type) -> str:
@@ -130,14 +136,23 @@ class Algebra:
         return (*rest, Factor(node, out))
 
     # -- parts ----------------------------------------------------------------
+    def static(self, name: str) -> bool:
+        """Whether a node depends on parameters and literals only."""
+        for n in self.b.nodes[len(self.known):]:
+            self.known[n.name] = n.op not in ("input", "state", "random", "training") and all(
+                self.known[a] for a in n.args)
+        return self.known[name]
+
     def fold(self, part: Part) -> Part:
-        """Factors whose letters are among another's are multiplied into it: into one that
-        writes a new axis rather than into one that reads, into the smaller one."""
+        """Factors whose letters are among another's are multiplied into it: into one that writes
+        a new axis rather than into one that reads, into the smaller one. A static matrix and
+        what scales it step by step stay apart."""
         factors = sorted(part.factors, key=lambda f: len(f.letters))
         out: list[Factor] = []
         while factors:
             f = factors.pop(0)
-            wider = [i for i, g in enumerate(factors) if set(f.letters) <= set(g.letters)]
+            wider = [i for i, g in enumerate(factors) if set(f.letters) <= set(g.letters) and (
+                not is_matrix(g) or self.static(f.node) == self.static(g.node))]
             if not wider:
                 out.append(f)
                 continue
