@@ -1,0 +1,238 @@
+"""Chunk: the cell whose step is C steps of a given one.
+
+    chunk(cell, C)      inputs, outputs: one more axis C (after the heads); params and states: the same
+
+Nonlinear components have none. A vector state's values are one running sum (`vector`), of a matrix state only what is
+read of it is computed, from Gram matrices (`readout`, `matrix`); everything else is the body over all C steps at once
+(`lift`). Components come one after another by themselves, as each value asks for those that it needs. The adjoint of
+the chunk cell is the chunk form's backward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ....ir.cell import Cell, Input, Output
+from ....ir.types import Dim
+from ...analysis.affine import Affine, Dense, Nonlinear, classify, nodes_of
+from ..canonicalise import RULES
+from ..dce import Dce, live
+from ..rewrite import Rewriter
+from . import vector
+from .lift import Lift, Unchunkable, first_axes
+from .matrix import Matrix, Written
+from .readout import Linear, NotLinear, Readout, dependence, linear
+
+__all__ = ["Unchunkable", "chunk"]
+
+
+def chunk(cell: Cell, C: int) -> Cell:
+    """The cell of C steps of `cell` (canonical, C >= 2). Raises Unchunkable with the reason where there is none."""
+    if C < 2:
+        raise Unchunkable("a chunk has at least 2 steps")
+    if cell.reverse:
+        raise Unchunkable("it runs time backwards")
+    return _Chunker(cell, C).cell()
+
+
+class _Chunker:
+    def __init__(self, cell: Cell, C: int):
+        self.components: dict[str, Affine] = {}
+        whole = cell
+        for c in classify(cell):
+            if isinstance(c, Nonlinear):
+                raise Unchunkable(f"{', '.join(c.states)}: {c.reason}")
+            self.components |= dict.fromkeys(c.states, c)
+            whole = c.cell
+        self.source, self.base = cell, whole
+        taken = {d.name for d in cell.dims}
+        self.dim = Dim(next(n for n in ("C", "chunk", "steps", "chunk@") if n not in taken), C)
+        self.b = Rewriter(RULES)
+        self.lift = Lift(self.b, self.dim, first_axes(cell))
+        self.readout = self._readout()
+        self.reads = self.readout.reads
+        self.forms = {s: self.readout.next(s) for s in self.readout.matrices}
+        self.token = {n.name: n for n in self.readout.b.nodes}
+        self.depends = dependence(self.readout.b.nodes, set(self.reads))
+        self.done: dict[str, tuple[str, bool]] = {}     # node of one step -> its value, and whether it has the axis
+        self.after: dict[str, str] = {}                 # vector state -> its values after each step
+        self.matrix: dict[str, Matrix] = {}
+        self.inner: dict[str, str] = {}
+        vectors = [s for s in cell.states if s.name not in self.readout.matrices]
+        self.next = {s.name: self.readout.value(s.next, f"the state {s.name}") for s in vectors}
+        self.by_next = {v: k for k, v in self.next.items() if self._recurrent(k)}
+
+    # -- which states are matrices ------------------------------------------------
+    def _readout(self) -> Readout:
+        """The matrix states and their reads. A state whose input at every step is dense is a vector after all."""
+        heads = self.source.heads
+        matrices = [s.name for s in self.source.states if s.type.kind == "real"
+                    and s.type.rank - (s.type.shape[:1] == (heads,)) >= 2 and self._recurrent(s.name)]
+        for name in tuple(matrices):
+            readout = Readout(self.base, tuple(matrices))
+            try:
+                readout.form(self.source.state(name).next)
+            except NotLinear as why:
+                offsets = self.components[name].offsets[name]
+                if not offsets or not all(isinstance(o, Dense) for o in offsets):
+                    raise Unchunkable(f"the update of {name}: {why}") from None
+                matrices.remove(name)
+        return Readout(self.base, tuple(matrices))
+
+    def _recurrent(self, state: str) -> bool:
+        """Whether the next value of a state depends on its component's old values."""
+        return any(self.components[state].terms[s] for s in self.components[state].states)
+
+    # -- the body over the chunk ------------------------------------------------------
+    def value(self, name: str) -> tuple[str, bool]:
+        """A node of one step over the chunk, and whether it varies."""
+        if name not in self.done:
+            self.done[name] = self._value(name)
+        return self.done[name]
+
+    def varying(self, name: str) -> str:
+        x, lifted = self.value(name)
+        return x if lifted else self.lift.spread(x)
+
+    def _value(self, name: str) -> tuple[str, bool]:
+        n = self.token[name]
+        if name in self.by_next:
+            return self._after(self.by_next[name]), True
+        match n.op:
+            case "input" if name in self.reads:
+                return self._read(name), True
+            case "input":
+                return self.b.read("input", n.attr("name"), n.type.with_shape(self.lift.shape(n.type.shape))), True
+            case "state":
+                s = n.attr("name")
+                return vector.previous(self.lift, self.b.read("state", s, n.type), self._after(s)), True
+            case "random":
+                raise Unchunkable("it draws random numbers, which are counted step by step")
+        done = [self.value(a) for a in n.args]
+        self.b.span = n.span
+        if not any(y for _, y in done):
+            return self.b.add(n.op, tuple(x for x, _ in done), n.type, n.name, **dict(n.attrs)), False
+        types = [self.token[a].type for a in n.args]
+        return self.lift.node(n, [x for x, _ in done], [y for _, y in done], types), True
+
+    def _after(self, state: str) -> str:
+        """A vector state's values after each step."""
+        if state not in self.after:
+            if not self._recurrent(state):
+                self.after[state] = self.varying(self.next[state])
+                return self.after[state]
+            c = self.components[state]
+            if len(c.states) > 1:
+                raise Unchunkable(f"{', '.join(c.states)} depend on each other at every step")
+            b, names = self.readout.b, self.readout.values
+            known = {x: self.readout.value(x, f"the update of {state}") for x in nodes_of(c)}
+            pair = vector.coefficients(b, c, names | known)
+            self._learn()
+            decay, offset = (x and self.varying(x) for x in pair)
+            s = self.source.state(state)
+            self.after[state] = vector.values(self.lift, c.semiring, self.b.read("state", state, s.type), decay,
+                                              offset, state in c.first)
+        return self.after[state]
+
+    def _learn(self) -> None:
+        """Nodes of one step that were made meanwhile."""
+        for n in self.readout.b.nodes[len(self.token):]:
+            self.token[n.name] = n
+
+    # -- matrix states ----------------------------------------------------------------
+    def rows(self, name: str, lead: int) -> str:
+        """A value with the axes [*lead, C, ...]."""
+        shape = self.token[name].type.shape
+        return self.lift.moved(self.varying(name), lead, self.lift.at(shape))
+
+    def _matrix(self, state: str) -> Matrix:
+        if state not in self.matrix:
+            s, form = self.source.state(state), self.forms[state]
+            if set(form.scales) - {state}:
+                raise Unchunkable(f"{state} and {', '.join(set(form.scales) - {state})} depend on each other as wholes")
+            scale = form.scales.get(state)
+            if scale is None:
+                raise Unchunkable(f"{state} keeps nothing of its old value but what is read of it")
+            lead = s.type.rank - 2
+            for p in (scale.scalar, scale.row, scale.column):
+                if p is not None and self._own(p, state):
+                    raise Unchunkable(f"the decay of {state} depends on what is read of it")
+            parts = (p and self.rows(p, lead) for p in (scale.scalar, scale.row, scale.column))
+            self.matrix[state] = Matrix(self.b, s, self.dim, *parts)
+        return self.matrix[state]
+
+    def _own(self, name: str, state: str) -> set[str]:
+        return {leaf for leaf in self.depends[name] if self.reads[leaf].state == state}
+
+    def _inner(self, state: str) -> list[str]:
+        """The leaves that what is written to a state depends on."""
+        found = {leaf for pair in self.forms[state].outers for z in pair for leaf in self._own(z, state)}
+        return [leaf for leaf in self.reads if leaf in found]
+
+    def _read(self, leaf: str) -> str:
+        read = self.reads[leaf]
+        if leaf not in self.inner and leaf in self._inner(read.state):
+            self._solve(read.state)
+        if leaf in self.inner:
+            return self.inner[leaf]
+        m = self._matrix(read.state)
+        y = m.read(self.rows(read.reader, m.n), read.axis, self._written(read.state))
+        return self.lift.moved(y, self.lift.at(self.token[leaf].type.shape), m.n)
+
+    def _written(self, state: str) -> list[Written]:
+        n = self._matrix(state).n
+        return [Written(self.rows(x, n), self.rows(y, n)) for x, y in self.forms[state].outers]
+
+    def _solve(self, state: str) -> None:
+        m, leaves, outers = self._matrix(state), self._inner(state), self.forms[state].outers
+        axes = {self.reads[leaf].axis for leaf in leaves}
+        if len(axes) > 1:
+            raise Unchunkable(f"what is written to {state} depends on reads along both of its axes")
+        (axis,) = axes
+        for leaf in leaves:
+            if self._own(self.reads[leaf].reader, state):
+                raise Unchunkable(f"a vector that reads {state} depends on what is read of it")
+        linears: list[Linear] = []
+        for pair in outers:
+            if self._own(pair[axis], state):
+                raise Unchunkable(f"what is read of {state} along one axis is written back along the same")
+            linears.append(linear(self.readout.b, pair[1 - axis], set(leaves), self.depends))
+        self._learn()
+        written = [Written(*((self.rows(x, m.n), "") if axis == 0 else ("", self.rows(y, m.n)))) for x, y in outers]
+        locals_ = [f.local and self.rows(f.local, m.n) for f in linears]
+        factors = [[0 if leaf not in f.reads else (c := f.reads[leaf]) and self._over(c, m.n) for leaf in leaves]
+                   for f in linears]
+        solved = m.solved([self.rows(self.reads[leaf].reader, m.n) for leaf in leaves], axis, written, locals_, factors)
+        for leaf, w in zip(leaves, solved):
+            self.inner[leaf] = self.lift.moved(w, self.lift.at(self.token[leaf].type.shape), m.n)
+
+    def _over(self, scalar: str, lead: int) -> str:
+        """A coefficient c_j as [*lead, j]."""
+        return self.rows(scalar, lead)
+
+    # -- the cell -------------------------------------------------------------------
+    def cell(self) -> Cell:
+        cell, b, ro = self.source, self.b, self.readout
+        values = {o: ro.value(o.value, f"the output {o.name}") for o in (*cell.outputs, *cell.sums)}
+        roots = [*values.values(), *self.next.values(), *(ro.values[s.init] for s in cell.states)]
+        needed = live(ro.b.nodes, [*roots, *(z for f in self.forms.values() for o in f.outers for z in o)])
+        for n in tuple(ro.b.nodes):             # in their order, so that `value` never goes deep
+            if n.name in needed:
+                self.value(n.name)
+        states = []
+        for s in cell.states:
+            if s.name in self.forms:
+                last = self._matrix(s.name).next(self._written(s.name))
+            else:
+                last = b.index(self._after(s.name), self.lift.at(s.type.shape), self.dim.size - 1)
+            states.append(replace(s, init=self.value(ro.values[s.init])[0], next=last))
+        outputs = tuple(replace(o, value=self.varying(values[o])) for o in cell.outputs)
+        inputs = tuple(Input(p.name, p.type.with_shape(self.lift.shape(p.type.shape)), p.default, p.facts, p.span)
+                       for p in cell.inputs)
+        return Dce()(replace(cell, name=f"{cell.name}.chunk{self.dim.size}", dims=(*cell.dims, self.dim), init=(),
+                             inputs=inputs, states=tuple(states), outputs=outputs,
+                             sums=tuple(self._sum(o, values[o]) for o in cell.sums), body=tuple(b.nodes)))
+
+    def _sum(self, o: Output, name: str) -> Output:
+        x = self.varying(name)
+        return replace(o, value=self.b.reduce(x, "sum", (self.lift.at(self.token[name].type.shape),)))

@@ -1,0 +1,233 @@
+"""Matrix states over a chunk: Gram matrices, a unit lower solve where reads are written back, reads, the next state.
+
+With p(i) the product of the decays of the chunk's steps before i, D(i, j) of those strictly between j and i, t(j) of
+those after j, and a_i reading the state S'_i before step i,
+
+    a_i . S'_i = (a_i p(i)) . S_0 + sum_{j<i} (a_i . D(i,j) x_j) y_j
+    S_C        = p(C) S_0 + sum_j (t(j) x_j) y_j^T
+
+Where y_j = z_j + sum_r c_jr w_jr with the inner reads w = a . S', these solve (I - G c) w = (a p) . S_0 + G z.
+Decays are running products, so zeros (and logarithms -inf) are exact, and so are gradients there. All factors are
+products over steps forward, none is a quotient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ....ir.build import Builder
+from ....ir.cell import State
+from ....ir.types import Dim, Type
+from .lift import LETTERS, Unchunkable
+
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One outer product at all steps: x [*lead, C, K], y [*lead, C, V]."""
+
+    x: str
+    y: str
+
+
+@dataclass
+class Matrix:
+    """A matrix state over a chunk. `scalar` [*lead, C], `row` [*lead, C, K], `column` [*lead, C, V]: its decay at
+    every step, None where there is none. Values have the axes *lead, C, and then their own."""
+
+    b: Builder
+    state: State
+    dim: Dim
+    scalar: str | None = None
+    row: str | None = None
+    column: str | None = None
+    cache: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        *lead, self.K, self.V = self.state.type.shape
+        self.lead, self.n = tuple(lead), len(lead)
+        if self.scalar is not None and (self.row is not None or self.column is not None):
+            one = "row" if self.row is not None else "column"
+            wide = self.b.broadcast(self.scalar, self.b.type(getattr(self, one)).shape, tuple(range(self.n + 1)))
+            setattr(self, one, self.b.op("mul", getattr(self, one), wide))
+            self.scalar = None
+        self.old = self.b.read("state", self.state.name, self.state.type)
+
+    # -- decays ---------------------------------------------------------------
+    def constant(self, shape: tuple[Dim, ...], axis: int, at: int) -> str:
+        """1 at one place of an axis, elsewhere 0."""
+        b = self.b
+        iota = b.add("iota", (), Type("int", (shape[axis],)), "iota")
+        hit = b.op("eq", iota, b.literal(at, "int"))
+        one = b.op("select", hit, b.full(1.0, Type("real", (shape[axis],))), b.full(0.0, Type("real", (shape[axis],))))
+        return b.broadcast(one, shape, (axis,))
+
+    def compared(self, op: str, shape: tuple[Dim, ...], by: int = 0) -> str:
+        """i op j + by over the axes i and j after `lead`."""
+        b = self.b
+        iota = b.add("iota", (), Type("int", (self.dim,)), "iota")
+        j = iota if by == 0 else b.op("add", iota, b.literal(by, "int"))
+        two = (self.dim, self.dim)
+        return b.broadcast(b.op(op, b.broadcast(iota, two, (0,)), b.broadcast(j, two, (1,))), shape, (self.n, self.n + 1))
+
+    def shifted(self, d: str, by: int) -> str:
+        """d one step later (1) or earlier (-1) along C, 0 where there is none."""
+        b, less = self.b, Dim(f"{self.dim.name}-1", self.dim.size - 1)
+        return b.pad(b.slice(d, self.n, 0 if by > 0 else 1, less), self.n, 1 if by > 0 else 0, self.dim)
+
+    def before(self, d: str) -> str:
+        """p(i): the product of the decays of the steps before i."""
+        return self.b.running(self.shifted(d, 1), self.constant(self.b.type(d).shape, self.n, 0), self.n)
+
+    def after(self, d: str) -> str:
+        """t(j): the product of the decays of the steps after j."""
+        last = self.constant(self.b.type(d).shape, self.n, self.dim.size - 1)
+        return self.b.running(self.shifted(d, -1), last, self.n, reverse=True)
+
+    def whole(self, d: str) -> str:
+        """p(C)"""
+        last = self.dim.size - 1
+        return self.b.op("mul", self.b.index(self.before(d), self.n, last), self.b.index(d, self.n, last))
+
+    def between(self, d: str) -> str:
+        """D(i, j) [*lead, i, j, ...]: the product of the decays strictly between j and i; 0 for j >= i."""
+        b = self.b
+        shape = b.type(d).shape
+        wide = (*shape[:self.n + 1], self.dim, *shape[self.n + 1:])
+        axes = (*range(self.n + 1), *range(self.n + 2, len(wide)))
+        start = self.compared("eq", wide, 1)
+        unit = b.op("select", start, b.full(1.0, Type("real", wide)), b.full(0.0, Type("real", wide)))
+        return b.running(b.broadcast(self.shifted(d, 1), wide, axes), unit, self.n)
+
+    # -- products ---------------------------------------------------------------
+    def spec(self, text: str) -> str:
+        """An einsum with the leading axes put before every operand."""
+        lead = LETTERS[:self.n]
+        left, out = text.split("->")
+        return ",".join(lead + s for s in left.split(",")) + "->" + lead + out
+
+    def contract(self, x: str, y: str, text: str) -> str:
+        return self.b.contract(x, y, self.spec(text))
+
+    def times(self, x: str, by: str | None) -> str:
+        """x scaled by a value that lacks some of its last axes."""
+        b = self.b
+        return x if by is None else b.op("mul", x, b.broadcast(by, b.type(x).shape, tuple(range(b.type(by).rank))))
+
+    def decayed(self, x: str, axis: int) -> str:
+        """D(i, j) * x_j along the decay of an axis: [*lead, i, j, K or V]."""
+        key = "decayed", x, axis
+        if key not in self.cache:
+            d = self.between((self.row, self.column)[axis])
+            wide = self.b.type(d).shape
+            self.cache[key] = self.b.op(
+                "mul", d, self.b.broadcast(x, wide, (*range(self.n), self.n + 1, self.n + 2)))
+        return self.cache[key]
+
+    def gram(self, reader: str, w: Written, axis: int) -> str:
+        """G(i, j) = reader_i . D(i, j) x_j, 0 for j >= i: [*lead, i, j]."""
+        b, x = self.b, (w.x, w.y)[axis]
+        if (self.row, self.column)[axis] is not None:
+            return self.contract(reader, self.decayed(x, axis), "ik,ijk->ij")
+        g = self.contract(reader, x, "ik,jk->ij")
+        if self.scalar is not None:
+            return b.op("mul", g, self.between(self.scalar))
+        if (self.row, self.column)[1 - axis] is not None:
+            return g                                    # the decay of the other axis is 0 for j >= i
+        shape = b.type(g).shape
+        return b.op("select", self.compared("gt", shape), g, b.full(0.0, Type("real", shape)))
+
+    def of_state(self, reader: str, axis: int) -> str:
+        """(reader_i p(i)) . S_0: [*lead, i, V or K]."""
+        along, across = (self.row, self.column)[::1 if axis == 0 else -1]
+        if along is not None:
+            reader = self.b.op("mul", reader, self.before(along))
+        y = self.contract(reader, self.old, "ik,kv->iv" if axis == 0 else "iv,kv->ik")
+        y = y if across is None else self.b.op("mul", y, self.before(across))
+        return y if self.scalar is None else self.times(y, self.before(self.scalar))
+
+    def applied(self, gram: str, w: Written, axis: int, strict: bool = True) -> str:
+        """sum_j G(i, j) D(i, j) y_j with the decay of the other axis."""
+        y = (w.x, w.y)[1 - axis]
+        if (self.row, self.column)[1 - axis] is not None:
+            return self.contract(gram, self.decayed(y, 1 - axis), "ij,ijv->iv")
+        return self.contract(gram, y, "ij,jv->iv")
+
+    # -- what is wanted -----------------------------------------------------------
+    def read(self, reader: str, axis: int, written: list[Written]) -> str:
+        """reader_i . S'_i at all steps: [*lead, C, V or K]."""
+        y = self.of_state(reader, axis)
+        for w in written:
+            y = self.b.op("add", y, self.applied(self.gram(reader, w, axis), w, axis))
+        return y
+
+    def next(self, written: list[Written]) -> str:
+        """S_C"""
+        b, s = self.b, self.old
+        for d, axes in ((self.scalar, ()), (self.row, (self.n,)), (self.column, (self.n + 1,))):
+            if d is not None:
+                s = b.op("mul", s, b.broadcast(self.whole(d), b.type(s).shape, (*range(self.n), *axes)))
+        for w in written:
+            x, y = w.x, w.y
+            if self.scalar is not None:
+                x = self.times(x, self.after(self.scalar))
+            if self.row is not None:
+                x = b.op("mul", x, self.after(self.row))
+            if self.column is not None:
+                y = b.op("mul", y, self.after(self.column))
+            s = b.op("add", s, self.contract(x, y, "ik,iv->kv"))
+        return s
+
+    def solved(self, readers: list[str], axis: int, written: list[Written], locals_: list[str | None],
+               coefficients: list[list[str | None]]) -> list[str]:
+        """The inner reads at all steps. `locals_` and `coefficients` [written][reader] (0: no such term; None: 1):
+        what is written is local + sum of coefficient * read; it stands in the y of `written` (x, if axis is 1)."""
+        if (self.row, self.column)[1 - axis] is not None:
+            raise Unchunkable("low rank together with a decay that differs along the axis that is not read")
+        b, systems, right = self.b, {}, []
+        for r, reader in enumerate(readers):
+            rhs = self.of_state(reader, axis)
+            for s, w in enumerate(written):
+                g = self.gram(reader, w, axis)
+                if locals_[s] is not None:
+                    here = Written(w.x, locals_[s]) if axis == 0 else Written(locals_[s], w.y)
+                    rhs = b.op("add", rhs, self.applied(g, here, axis))
+                for q, c in enumerate(coefficients[s]):
+                    if c != 0:
+                        g_c = g if c is None else b.op(
+                            "mul", g, b.broadcast(c, b.type(g).shape, (*range(self.n), self.n + 1)))
+                        systems[r, q] = b.op("add", systems[r, q], g_c) if (r, q) in systems else g_c
+            right.append(rhs)
+        if len(readers) == 1:
+            return [b.solve_lower(b.op("neg", systems[0, 0]), right[0])]
+        return self._solved_together(systems, right)
+
+    def _solved_together(self, systems: dict[tuple[int, int], str], right: list[str]) -> list[str]:
+        """Several reads at every step: one system, its rows in the order of steps and then of reads."""
+        b, n, R = self.b, self.n, len(right)
+        dim = Dim(f"{R}*{self.dim.name}", R * self.dim.size)
+        at = b.op("mod", b.add("iota", (), Type("int", (dim,)), "iota"), b.literal(R, "int"))
+
+        def member(r: int, shape: tuple[Dim, ...], axis: int) -> str:
+            return b.broadcast(b.op("eq", at, b.literal(r, "int")), shape, (axis,))
+
+        def repeated(x: str, axis: int) -> str:
+            t = b.type(x)
+            wide = t.with_shape((*t.shape[:axis], dim, *t.shape[axis + 1:]))
+            return b.add("interleave", (x,), wide, "interleave", axis=axis, times=R)
+
+        low, rhs = None, None
+        for (r, q), g in systems.items():
+            g = repeated(repeated(g, n), n + 1)
+            shape = b.type(g).shape
+            where = b.op("and", member(r, shape, n), member(q, shape, n + 1))
+            low = b.op("select", where, b.op("neg", g), b.full(0.0, b.type(g)) if low is None else low)
+        for r, x in enumerate(right):
+            x = repeated(x, n)
+            rhs = x if rhs is None else b.op("select", member(r, b.type(x).shape, n), x, rhs)
+        w = b.solve_lower(low, rhs)
+        t, narrow = b.type(w), b.type(right[0])
+        return [b.add("fold", (b.op("select", member(r, t.shape, n), w, b.full(0.0, t)),), narrow, "fold",
+                      axis=n, times=R) for r in range(R)]
+
+
