@@ -28,6 +28,13 @@ def possible(*groups: Iterable[Tensor]) -> bool:
     return not watched() and all(type(x) in PLAIN for group in groups for x in group)
 
 
+def call(plan: Plan, groups: Lists, seed: Tensor | None, training: bool, keep: bool) -> list[Tensor]:
+    """`run`, or where something follows the calls the operator, whose tape comes after the final states."""
+    if possible(*groups):
+        return run(plan, groups, recur.number(seed), training, keep)
+    return torch.ops.ostinato.recur(plan.key, *groups, seed, training, keep)
+
+
 def run(plan: Plan, groups: Lists, seed: int, training: bool, keep: bool) -> list[Tensor]:
     """Outputs [B, T, *shape], then final states [B, *shape]; recorded by autograd if `keep`."""
     if keep:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ..ir import interp
 from ..ir.cell import Cell
-from . import direct, stages
+from . import direct, sequences, stages
 from . import recur as operators
 from .import_torch import matching_weights
+from .parts import Parts
 from .plan import Plan, get
 from .ports import arrange, check, check_inputs, check_state, fail, given_values, match, port, ports
 from .quick import Quick
@@ -46,7 +47,7 @@ class Layer(nn.Module):
             if p.name not in initial:
                 fail("const_value" if not p.trainable else "param_without_init", name=p.name)
             home, leaf = self._home(p.name)
-            if p.trainable and p.type.kind == "real":
+            if p.trainable and p.type.kind in ("real", "complex"):
                 # Straight into the dictionaries of nn.Module, since a program may call a parameter `step`.
                 home._parameters[leaf] = nn.Parameter(initial[p.name])
             else:
@@ -81,6 +82,11 @@ class Layer(nn.Module):
         self.state_names = tuple(s.name for s in self.cell.states)      # all that is carried from step to step
         self._result = result_type(self.cell.name, self.output_names)
         self._n_out = len(self.cell.outputs)
+        types = self.cell.nodes()
+        self._input_parts, self._state_parts, self._param_parts = (
+            Parts.of(p.type for p in ports) for ports in (self.cell.inputs, self.cell.states, self.cell.params))
+        self._result_parts = Parts.of(
+            [types[o.value].type for o in self.cell.outputs] + [s.type for s in self.cell.states])
         # The states' initial values, where they are numbers of the text.
         self._start = plan.static.constants(self._dtype, self._device) if plan.static.fixed else None
         self._idle = plan.static.idle       # read here: torch.compile cannot trace a cached_property's first use
@@ -135,30 +141,40 @@ class Layer(nn.Module):
 
     # -- running -----------------------------------------------------------
     def forward(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None,
-                **named: Tensor):
+                **named):
         """Run over a sequence: inputs [B, T, *shape] -> (y, state).
 
         y: [B, T, *shape], a named tuple if there are several outputs. state:
         dict of [B, *shape]; states left out start from their declared value.
         `seed`: for cells that draw; otherwise taken from torch's generator.
+
+        By name also `reset` [B, T], `lengths` [B] and `padding`, `cu_seqlens` [n + 1] (states
+        [n, *shape]), `reverse=True`: see `docs/language.md`, Sequences.
         Raises OstinatoError for wrong names, shapes, dtypes and devices.
         """
+        spec = sequences.take(named, self.input_names) if named else None
         xs, state = self._arguments(inputs, state, named)
-        B, _ = check_inputs(self._inputs, xs, "BT", self._device)
-        outputs, finals = self._run(xs, state, seed, B)
+        B, T = check_inputs(self._inputs, xs, "BT", self._device)
+        if spec is not None:
+            spec.check(B, T, self._device)
+        outputs, finals = self._run(xs, state, seed, B, spec)
         return self._unpack([*outputs, *finals])
 
-    def step(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None, **named: Tensor):
+    def step(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None, **named):
         """One step: inputs [B, *shape] -> (y [B, *shape], state), the numbers of `forward`.
 
-        The state may also be the last positional argument. Without gradients
+        The state may also be the last positional argument. `reset` [B] bool:
+        true where it counts as the declared one. Without gradients
         the static part of the cell is kept from call to call until a
         parameter changes (in place or by assignment; not through `.data`).
         """
         if seed is None and (done := self._quick.step(inputs, state, named)) is not None:
             return done
+        spec = sequences.take(named, self.input_names) if named else None
         xs, state = self._arguments(inputs, state, named)
         (B,) = check_inputs(self._inputs, xs, "B", self._device)
+        if spec is not None:
+            state = sequences.restarted(spec, self._states, state, self._derive()[1], B, self._device)
         if self._fast is None or self._needs_grad(xs, state) or not direct.possible(xs, state.values()):
             outputs, finals = self._run([x.unsqueeze(1) for x in xs], state, seed, B)
             return self._unpack([*(y[:, 0] for y in outputs), *finals])
@@ -172,17 +188,17 @@ class Layer(nn.Module):
         return self._unpack(results)
 
     def reference(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None,
-                  **named: Tensor):
+                  **named):
         """The same by the float64 interpreter on the same parameters: the
         definition. Takes any float dtype, gives float64; differentiable in
         inputs, states and parameters by torch's autograd (once)."""
+        spec = sequences.take(named, self.input_names) or sequences.Sequences()
         xs, state = self._arguments(inputs, state, named)
-        B, _ = check_inputs(self._inputs, xs, "BT", self._device, any_float=True)
-        check_state(self._states, state, B, self._device, any_float=True)
-        names = (p.name for p in self.cell.params)
-        r = interp.run(self.cell, dict(zip(self.input_names, xs)), dict(zip(names, self._params())), state,
-                       seed=operators.number(self._seed_for(seed)), training=self.training)
-        return self._pack([r.outputs[name] for name in self.output_names]), dict(r.state)
+        B, T = check_inputs(self._inputs, xs, "BT", self._device, any_float=True)
+        spec.check(B, T, self._device)
+        check_state(self._states, state, spec.count(B), self._device, any_float=True)
+        return self._unpack(sequences.interpret(spec, self.cell, xs, self._params(), state,
+                                                operators.number(self._seed_for(seed)), self.training))
 
     def initial_state(self, B: int) -> dict[str, Tensor]:
         """The declared initial state for B sequences: name -> [B, *shape], memory of its own."""
@@ -205,25 +221,25 @@ class Layer(nn.Module):
                  actual=type(state).__name__)
         return arrange(self._inputs, inputs, named, self.cell.name), {} if state is None else state
 
-    def _run(self, xs: list[Tensor], state: State, seed, B: int) -> tuple[list[Tensor], list[Tensor]]:
+    def _run(self, xs: list[Tensor], state: State, seed, B: int,
+             spec: sequences.Sequences | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Inputs [B, T, *shape] to (outputs, final states), recorded by autograd where needed."""
-        params, start = self._derive()
-        states = self._initial(state, start, B)
+        plan = self._plan if spec is None else spec.plan(self._plan)
+        params, start = self._derive(plan)
+        states = self._initial(state, start, B if spec is None else spec.count(B))
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*xs, *params, *states))
-        seed = self._seed_for(seed)
-        if direct.possible(xs, params, states):
-            flat = direct.run(self._plan, (xs, params, states), operators.number(seed), self.training, keep)
-        else:
-            flat = torch.ops.ostinato.recur(self._plan.key, xs, params, states, seed, self.training, keep)
+        given = plan, (xs, params, states), self._seed_for(seed), self.training, keep
+        flat = direct.call(*given) if spec is None else sequences.call(spec, *given)
         return flat[:self._n_out], flat[self._n_out:self._n_out + len(self._states)]
 
-    def _derive(self) -> tuple[list[Tensor], list[Tensor]]:
+    def _derive(self, plan: Plan | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """(the executable's parameters, the states' initial values [*shape])"""
-        static, own = self._plan.static, self._params()
-        if self._idle:
+        plan, own = plan or self._plan, self._params()
+        static = plan.static
+        if static.idle:
             return static.arrange(own, ()), self._start
         if torch.compiler.is_compiling():
-            computed = torch.ops.ostinato.derive(self._plan.key, own)
+            computed = torch.ops.ostinato.derive(plan.key, own)
         else:
             computed = static.compute(own, self._dtype, self._device)
         return static.arrange(own, computed), computed[len(static.extra):] if self._start is None else self._start
@@ -265,9 +281,6 @@ class Layer(nn.Module):
     def _draw(self) -> int:
         """A seed from torch's generator."""
         return int(self._seed_for(None))
-
-    def _pack(self, outputs: list[Tensor]):
-        return outputs[0] if self._n_out == 1 else self._result(*outputs)
 
     def _unpack(self, results: list[Tensor]):
         """(y, state) from outputs and final states in one list."""

@@ -11,13 +11,15 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
 
 from .. import backends
 from ..backends.base import Executable
+from ..compiler.passes.realify import realify
+from ..compiler.passes.masked import Masked
 from ..frontend.diagnostics import did_you_mean
 from ..ir.cell import Cell, Node
 from ..ir.interp import evaluate
@@ -84,13 +86,15 @@ def _types(nodes: Sequence[Node]) -> dict[str, Type]:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """`lowered` is what the pipeline made of a cell, `cell` what the executable
+    """`source` is the program's cell, `lowered` what the pipeline made of it, `cell` what the executable
     runs, on `devices` (types); `reals` says which of its inputs, params and states have gradients."""
 
     key: str
     backend: str
     schedule: str
     dtype: torch.dtype
+    save: str
+    source: Cell
     cell: Cell
     static: Static
     executable: Executable
@@ -133,6 +137,15 @@ def get(cell: Cell, backend: str, schedule: str, dtype: torch.dtype, save: str =
         return _plans[key]
 
 
+@cache
+def masked(key: str, reset: bool, valid: bool) -> str:
+    """The key of the plan of `Masked(reset, valid)` of a plan's cell, made at the first call."""
+    plan = find(key)
+    made = get(Masked(reset, valid)(plan.source), plan.backend, plan.schedule, plan.dtype, plan.save)
+    _ = made.static.fixed, made.static.idle     # torch.compile cannot trace a cached_property's first use
+    return made.key
+
+
 def choose(cell: Cell, backend: str, schedule: str) -> tuple[str, str]:
     """Resolve "auto". Raises OstinatoError for unknown names."""
     have = backends.available()
@@ -154,7 +167,7 @@ def choose(cell: Cell, backend: str, schedule: str) -> tuple[str, str]:
 
 
 def _build(key: str, cell: Cell, backend: str, schedule: str, dtype: torch.dtype, save: str) -> Plan:
-    module = backends.module(backend)
+    module, cell = backends.module(backend), realify(cell)
     lowered = module.prepare(cell, save)
     run = lowered.cell
     types = run.nodes()
@@ -176,7 +189,7 @@ def _build(key: str, cell: Cell, backend: str, schedule: str, dtype: torch.dtype
         executable = forms.build(name, forms.Source(module, lowered, dtype, argument))
     except forms.Unsuitable as why:
         fail("unsuitable_schedule", name=cell.name, schedule=schedule, reason=why)
-    return Plan(key, backend, schedule, dtype, run, static, executable, lowered, reals,
+    return Plan(key, backend, schedule, dtype, save, cell, run, static, executable, lowered, reals,
                 tuple(meta(types[o.value].type) for o in run.outputs), state_meta, module.DEVICES)
 
 
