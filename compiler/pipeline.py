@@ -21,6 +21,7 @@ from .passes.canonicalise import Canonicalise
 from .passes.cse import Cse
 from .passes.dce import Dce
 from .passes.gates import Gates
+from .passes.realify import Realify
 from .passes.regroup import Regroup
 from .passes.static import Hoist, Static
 
@@ -114,7 +115,7 @@ def lower(cell: Cell, save: str = "auto") -> Lowered:
     or what a pass makes of it, breaks a rule of the IR."""
     verify(cell)
     run = Run()
-    canonical = run(CANONICAL, cell)
+    canonical = run((Realify(), *CANONICAL), cell)
     hoisted = run.timed(Hoist(), canonical)
     split = run(SPLIT, hoisted.cell)
     return Lowered(cell, canonical, hoisted, split, run(FUSE, split), run, save)

@@ -57,7 +57,9 @@ class Builder:
         return self.by_name[name].type
 
     # -- leaves ---------------------------------------------------------
-    def literal(self, value: float | int | bool, kind: str = "real") -> str:
+    def literal(self, value: float | int | bool | complex, kind: str = "real") -> str:
+        if kind == "complex":       # a pair of real literals
+            return self.op("complex", self.literal(complex(value).real), self.literal(complex(value).imag))
         value = {"real": float, "int": int, "bool": bool}[kind](value)
         return self.add("literal", (), Type(kind), "k", value=value)
 

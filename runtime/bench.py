@@ -48,7 +48,7 @@ def bench_layer(layer: Layer, B: int, T: int, eager: bool = True, seconds: float
     inputs = sample_inputs(layer.cell, B, T, dtype=layer._dtype)
     loop = EagerLoop(layer.cell, layer._dtype)
     params = dict(zip((p.name for p in layer.cell.params), layer._params()))
-    leaves = {k: x.requires_grad_() if x.is_floating_point() else x for k, x in inputs.items()}
+    leaves = {k: x.requires_grad_() if x.is_floating_point() or x.is_complex() else x for k, x in inputs.items()}
     first = {k: x.detach()[:, 0] for k, x in inputs.items()}
     start = layer.initial_state(B)
 

@@ -17,7 +17,7 @@ from ..ir.types import Type
 
 def torch_dtype(kind: str, dtype: torch.dtype) -> torch.dtype:
     """The dtype that holds `kind` in a module whose reals are `dtype`."""
-    return {"real": dtype, "int": torch.int64, "bool": torch.bool}[kind]
+    return {"real": dtype, "complex": dtype.to_complex(), "int": torch.int64, "bool": torch.bool}[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,10 @@ def given_values(cell: Cell, values: Mapping[str, object]) -> dict[str, Tensor]:
         if tuple(x.shape) != known[name].type.sizes:
             p = port(name, "const", known[name].type, torch.float64)
             fail("const_shape", name=name, declared=p.declared, expected=f"[{', '.join(p.axes)}]", actual=list(x.shape))
-        out[name] = x.detach().to(torch_dtype(known[name].type.kind, torch.float64))
+        kind = known[name].type.kind
+        if x.is_complex() and kind != "complex":
+            fail("param_dtype", "take its real part", name=name, expected=torch_dtype(kind, torch.float64), actual=x.dtype)
+        out[name] = x.detach().to(torch_dtype(kind, torch.float64))
     return out
 
 
@@ -96,7 +99,8 @@ def check(p: Port, x: Tensor, lead: tuple[int, ...], lead_names: str, device: to
     n = len(lead_names)
     if x.dim() != n + len(p.sizes) or x.shape[n:] != p.sizes:
         _wrong_shape(p, x, lead_names)
-    if x.dtype != p.dtype and not (any_float and x.is_floating_point() and p.dtype.is_floating_point):
+    same = x.is_floating_point() == p.dtype.is_floating_point and x.is_complex() == p.dtype.is_complex
+    if x.dtype != p.dtype and not (any_float and same and (x.is_floating_point() or x.is_complex())):
         cast = f"cast it: {p.name}.to({p.dtype})" + (
             ", or the module: .to(dtype)" if x.is_floating_point() and p.dtype.is_floating_point else "")
         fail(f"{p.role}_dtype", cast, name=p.name, expected=p.dtype, actual=x.dtype)

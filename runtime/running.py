@@ -34,11 +34,13 @@ def run_arrays(layer: Layer, arrays: Mapping[str, np.ndarray], params: Mapping[s
 
 
 def _tensor(name: str, x: np.ndarray, dtype: torch.dtype | None) -> Tensor:
-    if x.dtype.kind not in "fiub" or x.dtype.itemsize > 8:
+    if x.dtype.kind not in "fiubc" or x.dtype.itemsize > (16 if x.dtype.kind == "c" else 8):
         raise UsageError(f"{name}: an array of {x.dtype} cannot be read")
     found = torch.from_numpy(np.ascontiguousarray(x.astype(x.dtype.newbyteorder("="))).reshape(x.shape))
-    same = dtype is None or found.is_floating_point() == dtype.is_floating_point
-    return found.to(dtype) if same and dtype is not None else found
+    if dtype is None:
+        return found
+    same = found.is_floating_point() == dtype.is_floating_point and found.is_complex() == dtype.is_complex
+    return found.to(dtype) if same or dtype.is_complex and found.is_floating_point() else found
 
 
 def _load(layer: Layer, params: Mapping[str, object]) -> None:

@@ -35,6 +35,8 @@ def sample(p: Input, B: int, T: int, generator: torch.Generator, dtype: torch.dt
     """Values [B, T, *shape] for an input: standard normal where nothing is
     declared, a little inside of open bounds, small whole numbers for int."""
     shape, (lo, hi) = (B, T, *p.type.sizes), bounds(p.facts)
+    if p.type.kind == "complex":
+        return torch.randn(shape, generator=generator, dtype=torch.complex128).to(torch_dtype("complex", dtype))
     if p.type.kind == "bool":
         return torch.rand(shape, generator=generator) < 0.5
     if p.type.kind == "int":

@@ -88,7 +88,7 @@ def _row(cell, backend, schedule, dtype, values, cases, references, tolerance) -
 
 def _cases(cell: Cell, values: Mapping[str, Tensor], shapes, dtype: torch.dtype, seed: int) -> list[Case]:
     def rounded(xs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {k: x.to(dtype).to(torch.float64) if x.is_floating_point() else x for k, x in xs.items()}
+        return {k: _cast(_cast(x, dtype), torch.float64) for k, x in xs.items()}
 
     params = rounded(interp.initial_params(cell, seed, given=given_values(cell, values)))
     cases = []
@@ -102,8 +102,17 @@ def _cases(cell: Cell, values: Mapping[str, Tensor], shapes, dtype: torch.dtype,
 
 
 def _leaves(*groups: Mapping[str, Tensor], dtype: torch.dtype) -> list[dict[str, Tensor]]:
-    return [{k: x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x for k, x in g.items()}
+    return [{k: _cast(x.detach(), dtype).requires_grad_() if _continuous(x) else x for k, x in g.items()}
             for g in groups]
+
+
+def _continuous(x: Tensor) -> bool:
+    return x.is_floating_point() or x.is_complex()
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Reals to `dtype`, complex values to the complex dtype of that precision."""
+    return x.to(dtype.to_complex() if x.is_complex() else dtype) if _continuous(x) else x
 
 
 def _reference(cell: Cell, case: Case) -> Found:
@@ -130,8 +139,8 @@ def _gradients(outputs: Mapping[str, Tensor], state: Mapping[str, Tensor],
     """Values, and gradients for a fixed random cotangent of every real value."""
     values = {f"output {k}": x for k, x in outputs.items()} | {f"state {k}": x for k, x in state.items()}
     generator = torch.Generator().manual_seed(1)
-    ends = [(x, torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype))
-            for x in values.values() if x.is_floating_point()]
+    ends = [(x, torch.randn(x.shape, generator=generator, dtype=torch.complex128 if x.is_complex() else torch.float64)
+             .to(x.dtype)) for x in values.values() if _continuous(x)]
     ends = [(x, d) for x, d in ends if x.requires_grad]
     wanted = {f"{role} {k}": x for role, group in leaves.items() for k, x in group.items() if x.requires_grad}
     found = [None] * len(wanted)
@@ -152,6 +161,8 @@ def _error(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
 def _difference(a: Tensor, b: Tensor, scale: float) -> float:
     if a.shape != b.shape:
         return torch.inf
+    if b.is_complex():
+        return _difference(torch.view_as_real(a), torch.view_as_real(b), scale)
     if not b.is_floating_point():
         return 0.0 if torch.equal(a, b) else torch.inf
     special = ~torch.isfinite(b)
@@ -164,6 +175,8 @@ def _difference(a: Tensor, b: Tensor, scale: float) -> float:
 
 
 def _size(x: Tensor) -> float:
+    if x.is_complex():
+        return _size(torch.view_as_real(x))
     finite = x[torch.isfinite(x)] if x.is_floating_point() else x[:0]
     return float(finite.abs().max()) if finite.numel() else 0.0
 

@@ -134,9 +134,6 @@ class Context:
         value = x.value
         if kind == "int" and isinstance(value, float):
             raise AssertionError("a real number as int")
-        if kind == "complex":
-            value = complex(value)
-            return self.val(self.b.op("complex", self.b.literal(value.real), self.b.literal(value.imag)))
         return self.val(self.b.literal(value, kind))
 
     def tensor(self, x: Value, span: Span) -> Val:

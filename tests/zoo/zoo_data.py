@@ -44,25 +44,34 @@ def shake(layer, seed: int = 1) -> None:
     with torch.no_grad():
         for name, p in layer.named_parameters():
             if not facts[name]:
-                p += 0.2 * torch.randn(p.shape, generator=g, dtype=torch.float64).to(p.dtype)
+                p += 0.2 * _randn(p.shape, g, p).to(p.dtype)
+
+
+def _randn(shape, g, like: Tensor) -> Tensor:
+    return torch.randn(shape, generator=g, dtype=torch.complex128 if like.is_complex() else torch.float64)
+
+
+def _continuous(v: Tensor) -> bool:
+    return v.is_floating_point() or v.is_complex()
 
 
 def cast(values: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in values.items()}
+    """Reals to `dtype`, complex values to the complex dtype of that precision."""
+    return {k: v.to(dtype.to_complex() if v.is_complex() else dtype) if _continuous(v) else v
+            for k, v in values.items()}
 
 
 def leaves(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies that autograd can differentiate by."""
-    return {k: v.detach().clone().requires_grad_() if v.is_floating_point() else v for k, v in values.items()}
+    return {k: v.detach().clone().requires_grad_() if _continuous(v) else v for k, v in values.items()}
 
 
 def gradients(results: dict[str, Tensor], wrt: dict[str, Tensor]) -> dict[str, Tensor]:
     """Gradients by every real value of `wrt` for a fixed random cotangent of every real result."""
     g = torch.Generator().manual_seed(7)
-    pairs = [(y, torch.randn(y.shape, generator=g, dtype=torch.float64).to(y.dtype)) for y in results.values()
-             if y.is_floating_point()]
-    real = {k: v for k, v in wrt.items() if v.is_floating_point()}
-    loss = sum((y * ct).sum() for y, ct in pairs)
+    pairs = [(y, _randn(y.shape, g, y).to(y.dtype)) for y in results.values() if _continuous(y)]
+    real = {k: v for k, v in wrt.items() if _continuous(v)}
+    loss = sum((y * ct.conj()).real.sum() if y.is_complex() else (y * ct).sum() for y, ct in pairs)
     got = torch.autograd.grad(loss, list(real.values()), allow_unused=True, materialize_grads=True)
     return dict(zip((f"d.{k}" for k in real), got))
 
@@ -86,6 +95,9 @@ def assert_close(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: flo
     for k, b in want.items():
         a = got[k]
         assert a.shape == b.shape, f"{what} {k}: shape {tuple(a.shape)} instead of {tuple(b.shape)}"
+        if b.is_complex():
+            assert a.is_complex(), f"{what} {k}"
+            a, b = torch.view_as_real(a), torch.view_as_real(b)
         if not b.is_floating_point():
             assert torch.equal(a, b), f"{what} {k}"
             continue
