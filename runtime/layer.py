@@ -12,7 +12,7 @@ from ..ir.cell import Cell
 from . import direct, sequences, stages
 from . import recur as operators
 from .import_torch import matching_weights
-from .parts import Parts
+from .parts import Parts, on_parts
 from .plan import Plan, get
 from .ports import arrange, check, check_inputs, check_state, fail, given_values, match, port, ports
 from .quick import Quick
@@ -87,8 +87,10 @@ class Layer(nn.Module):
             Parts.of(p.type for p in ports) for ports in (self.cell.inputs, self.cell.states, self.cell.params))
         self._result_parts = Parts.of(
             [types[o.value].type for o in self.cell.outputs] + [s.type for s in self.cell.states])
+        self._n_results = len(plan.output_meta) + len(plan.state_meta)
         # The states' initial values, where they are numbers of the text.
-        self._start = plan.static.constants(self._dtype, self._device) if plan.static.fixed else None
+        self._start = self._state_parts.join(plan.static.constants(self._dtype, self._device)) \
+            if plan.static.fixed else None
         self._idle = plan.static.idle       # read here: torch.compile cannot trace a cached_property's first use
         self._cached = None     # for `step`: versions, what `_derive` gave, the parameters
         self._fast = getattr(plan.executable, "step", None)
@@ -114,7 +116,7 @@ class Layer(nn.Module):
         probe = fn(torch.zeros((), dtype=self._dtype, device=self._device))
         if probe.dtype not in (torch.float32, torch.float64):
             fail("option_value", option="dtype", expected="torch.float32 or torch.float64", actual=probe.dtype)
-        super()._apply(fn, recurse)
+        super()._apply(on_parts(fn), recurse)
         self._dtype, self._device = probe.dtype, probe.device
         self._bind()
         return self
@@ -181,11 +183,12 @@ class Layer(nn.Module):
         params, start = self._static()
         states = self._initial(state, start, B)
         try:
-            results = self._fast([*xs, *params, *states], B, operators.number(self._seed_for(seed)), self.training)
+            results = self._fast([*self._input_parts.split(xs), *params, *states], B, operators.number(self._seed_for(seed)), self.training)
         except NotImplementedError as missing:
             operators.refuse(self._plan, missing)
-        self._quick.learn(B)
-        return self._unpack(results)
+        if self._n_results == len(self._result_parts.complex) and not self._input_parts.any:
+            self._quick.learn(B)
+        return self._unpack(self._result_parts.join(results))
 
     def reference(self, *inputs: Tensor, state: State | None = None, seed: Tensor | int | None = None,
                   **named):
@@ -226,15 +229,16 @@ class Layer(nn.Module):
         """Inputs [B, T, *shape] to (outputs, final states), recorded by autograd where needed."""
         plan = self._plan if spec is None else spec.plan(self._plan)
         params, start = self._derive(plan)
-        states = self._initial(state, start, B if spec is None else spec.count(B))
+        xs, states = self._input_parts.split(xs), self._initial(state, start, B if spec is None else spec.count(B))
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*xs, *params, *states))
         given = plan, (xs, params, states), self._seed_for(seed), self.training, keep
         flat = direct.call(*given) if spec is None else sequences.call(spec, *given)
-        return flat[:self._n_out], flat[self._n_out:self._n_out + len(self._states)]
+        flat = self._result_parts.join(flat[:self._n_results])
+        return flat[:self._n_out], flat[self._n_out:]
 
     def _derive(self, plan: Plan | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """(the executable's parameters, the states' initial values [*shape])"""
-        plan, own = plan or self._plan, self._params()
+        plan, own = plan or self._plan, self._param_parts.split(self._params())
         static = plan.static
         if static.idle:
             return static.arrange(own, ()), self._start
@@ -242,7 +246,8 @@ class Layer(nn.Module):
             computed = torch.ops.ostinato.derive(plan.key, own)
         else:
             computed = static.compute(own, self._dtype, self._device)
-        return static.arrange(own, computed), computed[len(static.extra):] if self._start is None else self._start
+        start = self._state_parts.join(computed[len(static.extra):]) if self._start is None else self._start
+        return static.arrange(own, computed), start
 
     def _static(self) -> tuple[list[Tensor], list[Tensor]]:
         """`_derive`, computed anew only when a parameter has changed."""
@@ -262,10 +267,11 @@ class Layer(nn.Module):
         if len(state) == len(self._states) and isinstance(state, dict):
             states = [state.get(name) for name in self.state_names]
             if match(self._states, states, (B,), self._device):
-                return states
+                return self._state_parts.split(states)
         if state:
             check_state(self._states, state, B, self._device)
-        return [state[p.name] if p.name in state else x.expand(B, *p.sizes) for p, x in zip(self._states, start)]
+        return self._state_parts.split(
+            [state[p.name] if p.name in state else x.expand(B, *p.sizes) for p, x in zip(self._states, start)])
 
     def _needs_grad(self, xs: list[Tensor], state: State) -> bool:
         return torch.is_grad_enabled() and any(getattr(x, "requires_grad", False)
