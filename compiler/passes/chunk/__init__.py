@@ -23,7 +23,7 @@ from .lift import Lift, Unchunkable, first_axes
 from .matrix import Matrix, Written
 from .readout import Linear, NotLinear, Readout, dependence, linear
 
-__all__ = ["Unchunkable", "chunk"]
+__all__ = ["Unchunkable", "chunk", "preferred"]
 
 
 def chunk(cell: Cell, C: int) -> Cell:
@@ -236,3 +236,10 @@ class _Chunker:
     def _sum(self, o: Output, name: str) -> Output:
         x = self.varying(name)
         return replace(o, value=self.b.reduce(x, "sum", (self.lift.at(self.token[name].type.shape),)))
+
+
+def preferred(cell: Cell) -> int:
+    """The size of chunks where none is asked for: 16 where a decay differs from channel to channel (its products
+    between two steps are then a matrix of vectors), otherwise 64. Raises Unchunkable."""
+    forms = _Chunker(cell, 2).forms.values()
+    return 16 if any(s.row or s.column for f in forms for s in f.scales.values()) else 64
