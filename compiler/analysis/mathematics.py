@@ -1,0 +1,185 @@
+"""Body nodes as mathematics: names of the text where a value has one, else its expression.
+
+Products are flattened into a sign, a number and atoms, so that common factors
+and multiples (a write that is -beta times a read) can be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...ir.cell import Cell, Node
+from ...ir.ops import OPS, spec_parts
+
+SUM, PRODUCT, ATOM = 1, 2, 3        # how tightly an expression binds
+_HINTS = frozenset("bc dot outer ix sl k v cat pad place stack norm iota inverse".split())
+_INFIX = {"add": " + ", "sub": " - ", "div": " / ", "eq": " == ", "ne": " != ", "lt": " < ", "le": " <= ", "gt": " > ",
+          "ge": " >= ", "and": " and ", "or": " or ", "mod": " % ", "floordiv": " // "}
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A factor of a product: a node, and which axes of the product it has."""
+
+    node: str
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """number * atoms"""
+
+    number: float
+    atoms: tuple[Atom, ...]
+
+    def without(self, taken: Iterable[Atom]) -> Product:
+        """Divided by some of its atoms."""
+        atoms = list(self.atoms)
+        for a in taken:
+            atoms.remove(a)
+        return Product(self.number, tuple(atoms))
+
+    def has(self, wanted: Iterable[Atom]) -> bool:
+        atoms = list(self.atoms)
+        for a in wanted:
+            if a not in atoms:
+                return False
+            atoms.remove(a)
+        return True
+
+
+class Text:
+    """Expressions of a cell's nodes. `source`: the cell as it was before the analysis
+    added nodes, which tells what is named in the text. `used`: named nodes shown so far."""
+
+    def __init__(self, cell: Cell, source: Cell):
+        self.nodes = cell.nodes()
+        self.states = {s.name for s in cell.states}
+        self.next = {s.next: s.name for s in cell.states if self.nodes[s.next].op not in ("input", "param", "state")}
+        self.named = {n.name for n in source.body if _is_named(n)} | set(self.next)
+        self.used: dict[str, None] = {}
+
+    # -- products ---------------------------------------------------------------
+    def product(self, name: str, axes: tuple[int, ...] | None = None, through: bool = False) -> Product:
+        """A node flattened. `axes`: what its axes are called; `through`: named products are opened, too."""
+        n = self.nodes[name]
+        axes = tuple(range(n.type.rank)) if axes is None else axes
+        if n.op == "broadcast":
+            return self.product(n.args[0], tuple(axes[i] for i in n.attr("axes")), through)
+        if n.op == "literal" and n.type.kind in ("real", "int"):
+            return Product(n.attr("value"), ())
+        if name in self.named and not through:
+            return Product(1, (Atom(name, axes),))
+        if n.op == "neg":
+            p = self.product(n.args[0], axes, through)
+            return Product(-p.number, p.atoms)
+        if n.op == "mul":
+            p, q = (self.product(a, axes, through) for a in n.args)
+            return Product(p.number * q.number, p.atoms + q.atoms)
+        return Product(1, (Atom(name, axes),))
+
+    def show_product(self, p: Product, more: str = "") -> str:
+        """`- 2 theta k`, then `more` factors."""
+        words = [self.atom(a.node) for a in p.atoms] + ([more] if more else [])
+        if abs(p.number) != 1 or not words:
+            words.insert(0, f"{abs(p.number):.6g}")
+        return ("-" if p.number < 0 else "") + " ".join(words)
+
+    # -- expressions --------------------------------------------------------------
+    def show(self, name: str) -> str:
+        return self._expression(name)[0]
+
+    def atom(self, name: str) -> str:
+        """An expression that may stand in a product."""
+        text, binds = self._expression(name)
+        return text if binds >= ATOM else f"({text})"
+
+    def _expression(self, name: str) -> tuple[str, int]:
+        n = self.nodes[name]
+        if name in self.next:
+            self.used[name] = None
+            return f"{self.next[name]}[t]", ATOM
+        if n.op == "state":
+            return self.old(n.attr("name")), ATOM
+        if n.op in ("input", "param"):
+            return n.attr("name"), ATOM
+        if n.op == "literal":
+            v = n.attr("value")
+            text = f"{v:.6g}" if isinstance(v, (int, float)) and not isinstance(v, bool) else str(v)
+            return text, ATOM if not text.startswith("-") else SUM
+        if n.op == "broadcast":
+            return self._expression(n.args[0])
+        if name in self.named:
+            self.used[name] = None
+            return name, ATOM
+        return self._operation(n)
+
+    def old(self, state: str) -> str:
+        """The value that a state has before the step."""
+        base, at, lag = state.partition("@")
+        if state == "t" and "t" in self.states:
+            return "t"
+        return f"{base}[t-{int(lag) + (base in self.states)}]" if at and lag.isdigit() else f"{state}[t-1]"
+
+    def definition(self, name: str) -> str:
+        """The expression of a named node."""
+        return self._operation(self.nodes[name])[0]
+
+    def _operation(self, n: Node) -> tuple[str, int]:
+        args = n.args
+        match n.op:
+            case "mul" | "neg":
+                p = self.product(args[0]) if n.op == "neg" else self._times(*args)
+                p = Product(-p.number, p.atoms) if n.op == "neg" else p
+                return self.show_product(p), PRODUCT if p.number > 0 else SUM
+            case "sub":
+                return f"{self.show(args[0])} - {self._tight(args[1], PRODUCT)}", SUM
+            case "div":
+                return f"{self._tight(args[0], PRODUCT)} / {self.atom(args[1])}", PRODUCT
+            case op if op in _INFIX:
+                return _INFIX[op].join(self._tight(a, SUM) for a in args), SUM
+            case "exp":
+                text, binds = self._expression(args[0])
+                return f"e^{text}" if binds >= ATOM else f"e^({text})", ATOM
+            case "select":
+                c, x, y = (self._tight(a, SUM) for a in args)
+                return f"{x} if {c} else {y}", 0
+            case "contract":
+                return self._contraction(n)
+            case "reduce":
+                return f"{n.attr('fn')}({self.show(args[0])})", ATOM
+            case "index":
+                return f"{self.atom(args[0])}[{n.attr('at')}]", ATOM
+            case "slice":
+                start = n.attr("start")
+                return f"{self.atom(args[0])}[{start}:{start + n.type.shape[n.attr('axis')].size}]", ATOM
+            case "input" | "param" | "state" | "literal" | "broadcast":
+                return self._expression(n.name)
+        return f"{n.op}({', '.join(map(self.show, args))})", ATOM
+
+    def _times(self, x: str, y: str) -> Product:
+        p, q = self.product(x), self.product(y)
+        return Product(p.number * q.number, p.atoms + q.atoms)
+
+    def _tight(self, name: str, least: int) -> str:
+        text, binds = self._expression(name)
+        return text if binds >= least else f"({text})"
+
+    def _contraction(self, n: Node) -> tuple[str, int]:
+        sx, sy, so = spec_parts(n.attr("spec"))
+        summed = [c for c in dict.fromkeys(sx + sy) if c not in so]
+        op = "@" if n.attr("semiring") == "sum" else f"@{n.attr('semiring')}"
+        x, y = (self.atom(a) for a in n.args)
+        if len(summed) == 1 and summed[0] == sx[-1:] and summed[0] in sy:
+            return f"{x} {op} {y}" if sy[-1] != summed[0] or len(sy) <= len(sx) else f"{y} {op} {x}", PRODUCT
+        if len(summed) == 1 and summed[0] == sy[-1:] and summed[0] in sx:
+            return f"{y} {op} {x}", PRODUCT
+        return f"einsum({n.attr('spec')!r}, {self.show(n.args[0])}, {self.show(n.args[1])})", ATOM
+
+
+def _is_named(n: Node) -> bool:
+    """Whether a computed value's name is from the text, not after its operation."""
+    base = n.name.split(".")[0]
+    return n.op not in ("input", "param", "state", "literal", "broadcast") and base not in OPS and (
+        base not in _HINTS and base != n.attr("fn"))
