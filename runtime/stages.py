@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import backends
-from ..compiler.pipeline import lower
+from ..compiler.analysis.describe import describe
+from ..compiler.pipeline import CANONICAL, Run, lower
 from ..frontend.diagnostics import did_you_mean
 from ..ir.printer import print_cell
 from .ports import fail
@@ -34,7 +35,8 @@ def stage(layer: Layer, name: str) -> str:
 
 
 def explain(layer: Layer, B: int | None, T: int | None) -> str:
-    """Schedule, back end, reasons, rejected alternatives, memory kept for backward (bytes at B, T)."""
+    """Schedule, back end, reasons, rejected alternatives, memory kept for backward (bytes at B, T);
+    then the recurrence as mathematics, component by component of the states."""
     plan = layer._plan
     lines = [f"cell       {layer.cell.name}({', '.join(f'{d.name}={d.size}' for d in layer.cell.dims)}), {plan.dtype}",
              f"back end   {plan.backend}" + ("" if layer.backend != "auto" else " (the fastest one here)"),
@@ -49,7 +51,7 @@ def explain(layer: Layer, B: int | None, T: int | None) -> str:
         inputs = sum(_bytes((B, T, *p.sizes), p.dtype) for p in layer._inputs)
         lines.append(f"memory     kept for the backward pass at B={B}, T={T}: {kept:,} bytes, "
                      f"and the inputs ({inputs:,} bytes)")
-    return "\n".join(lines)
+    return "\n".join((*lines, "", describe(Run()(CANONICAL, layer.cell))))
 
 
 def _rejected(name: str, asked: str, chosen: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ...ir.cell import Cell
 from .affine import Affine, Apply, Dense, LowRank, Nonlinear, Outer, Scale, Term, classify
-from .mathematics import Atom, Product, Text
+from .mathematics import Atom, Product, Text, plus
 from .structure import structure
 
 _OVER = {"sum": "(+, *)", "max": "(max, +)", "lse": "(logsumexp, +)"}
@@ -52,7 +52,8 @@ def _where(c: Affine, text: Text) -> list[str]:
             if n in text.next:
                 out[n] = ""
             else:
-                out[n] = f"where {n} = {text.definition(n)}"
+                shown = text.definition(n)
+                out[n] = f"where {n} = {shown}" if "iota(" not in shown else f"where {n} depends on positions only"
     return [line for line in out.values() if line]
 
 
@@ -83,30 +84,34 @@ class _Equation:
             return [f"{left} = {self.tropical()}"]
         right: list[str] = []
         named: list[str] = []
-        several = len(self.c.states) > 1
         for of in dict.fromkeys(t.of for t in self.c.terms[self.state]):
-            tag = f"_{self.state},{of}" if several else ""
+            L, R = (self.symbol(letter, self.state, of) for letter in "LR")
             old = self.text.old(of)
             terms = [t for t in self.c.terms[self.state] if t.of == of]
             if not any(t.maps for t in terms):
                 right.append(old)
             elif self.sided(terms, 0):
-                right.append(f"L{tag} {old}")
-                named.append(f"L{tag} = {self.side(terms)}")
+                right.append(f"{L} {old}")
+                named.append(f"{L} = {self.side(terms)}")
             elif self.sided(terms, 1):
-                right.append(f"{old} R{tag}")
-                named.append(f"R{tag} = {self.side(terms)}")
+                right.append(f"{old} {R}")
+                named.append(f"{R} = {self.side(terms)}")
             elif len(terms) == 1 and (pair := self.pair(terms[0])):
-                right.append(f"L{tag} {old} R{tag}")
-                named += [f"L{tag} = {pair[0]}", f"R{tag} = {pair[1]}"]
+                right.append(f"{L} {old} {R}")
+                named += [f"{L} = {pair[0]}", f"{R} = {pair[1]}"]
             else:
                 right += [self.general(t, old) for t in terms]
-        if offset := self.offset():
-            tag = f"_{self.state}" if several else ""
-            B = ("B" if self.inner == 2 else "b") + tag
-            right.append(B if right else offset)
+        if self.c.offsets[self.state]:
+            offset, B = self.offset(), self.symbol("B", self.state)
+            right.append(B if right and " " in offset else offset)
             named += [f"{B} = {offset}"] if right[-1] == B else []
-        return [f"{left} = {_sum(right)}", *("  " + n for n in named)]
+        return [f"{left} = {plus(right)}", *("  " + n for n in named)]
+
+    def symbol(self, letter: str, *states: str) -> str:
+        """L, R or B; told apart where there are several, or the text has such a name."""
+        taken = {p.name for p in (*self.c.cell.inputs, *self.c.cell.params, *self.c.cell.states)} | self.text.named
+        plain = len(self.c.states) == 1 and letter not in taken
+        return letter if plain else f"{letter}_{','.join(dict.fromkeys(states))}"
 
     # -- which side of a matrix state a term acts on -----------------------------------
     def axis(self, side: int) -> int:
@@ -134,11 +139,11 @@ class _Equation:
         before, after = self.common(parts)
         shown = [self.show_side(p) for p in parts]
         if not before and not after:
-            return _sum(shown)
+            return plus(shown)
         parts = [self.divided(p, before, after) for p in parts]
-        body = f"({_sum([self.show_side(p) for p in parts])})"
+        body = f"({plus([self.show_side(p) for p in parts])})"
         scalars = [self.text.atom(a.node) for a in before]
-        diagonals = [f"diag({self.text.show(a.node)})" for a in after]
+        diagonals = [self.diag(Product(1, (a,))) for a in after]
         return " ".join((*scalars, body, *diagonals))
 
     def matrix(self, t: Term) -> _Side:
@@ -181,7 +186,7 @@ class _Equation:
             return self.rank_one(p.write, p.read, p.left)
         if p.matrix:
             scalar = not any(a >= self.lead for x in p.left.atoms for a in x.axes)
-            wrapped = self.text.show_product(p.left) if scalar else f"diag({self.text.show_product(p.left)})"
+            wrapped = self.text.show_product(p.left) if scalar else self.diag(p.left)
             return f"{wrapped} {p.matrix}" if p.left != Product(1, ()) else p.matrix
         return self.diagonal(p.left)
 
@@ -190,9 +195,12 @@ class _Equation:
         if any(a >= self.lead for x in p.atoms for a in x.axes):
             number = Product(p.number, ())
             sign = "" if p.number == 1 else "-" if p.number == -1 else self.text.show_product(number) + " "
-            return f"{sign}diag({self.text.show_product(Product(1, p.atoms))})"
+            return f"{sign}{self.diag(Product(1, p.atoms))}"
         identity = "I" if self.inner else ""
         return self.text.show_product(p, identity)
+
+    def diag(self, p: Product) -> str:
+        return f"diag({self.text.show(p.atoms[0].node) if p == Product(1, p.atoms[:1]) else self.text.show_product(p)})"
 
     def rank_one(self, write: Product, read: Product, scale: Product = Product(1, ())) -> str:
         """`-beta k k^T`: scalars first."""
@@ -240,7 +248,7 @@ class _Equation:
                     found.append(self.rank_one(k, v))
                 case Dense(value):
                     found.append(self.text.show(value))
-        return _sum(found)
+        return plus(found)
 
     # -- other semirings ----------------------------------------------------------------
     def tropical(self) -> str:
@@ -256,9 +264,9 @@ class _Equation:
         for m in t.maps:
             match m:
                 case Scale(factor, _):
-                    value = f"{self.text.atom(factor)} + {value}"
+                    value = plus((value, self.text.show_product(self.text.product(factor))))
                 case Apply(matrix, _, _):
-                    value = f"{self.text.atom(matrix)} @{over} {_inner(value)}"
+                    value = f"{self.text.atom(matrix)} @{over} " + (f"({value})" if " " in value else value)
                 case LowRank(read, write, axis, _):
                     d = self.type.shape[axis].name
                     value = f"{self.text.atom(write)} + {over}[{d}]({self.text.atom(read)} + {value})"
@@ -269,15 +277,3 @@ class _Equation:
 
 def _inner(value: str) -> str:
     return f"({value})" if " " in value else value
-
-
-def _sum(terms: Sequence[str]) -> str:
-    out = ""
-    for t in terms:
-        if not out:
-            out = t
-        elif t.startswith("-"):
-            out += f" - {t[1:]}"
-        else:
-            out += f" + {t}"
-    return out or "0"

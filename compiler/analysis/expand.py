@@ -18,6 +18,7 @@ from ...ir.types import Dim, Type
 from ..passes.algebra import constant
 from ..passes.dce import live
 from ..passes.rewrite import Rewriter
+from .mathematics import is_named
 from .multilinear import INNER, SUM, Algebra, Factor, Part, Semiring
 
 Parts = tuple[Part, ...]
@@ -29,8 +30,8 @@ class NotAffine(Exception):
     """`node`: what is in the way."""
 
     def __init__(self, reason: str, n: Node):
-        at = f" (line {n.span.line})" if n.span else ""
-        super().__init__(f"{n.name}{at}: {reason}")
+        line = f"line {n.span.line}: " if n.span else ""
+        super().__init__(f"{line}{reason}" + (f", in `{n.name}`" if is_named(n) and "." not in n.name else ""))
         self.node = n.name
 
 
@@ -39,7 +40,7 @@ class Expansion:
     depend on the old values of `states`. Raises NotAffine."""
 
     def __init__(self, cell: Cell, states: Sequence[str], b: Rewriter, s: Semiring):
-        self.b, self.s, self.alg = b, s, Algebra(b, s)
+        self.b, self.s, self.alg, self.states = b, s, Algebra(b, s), states
         self.parts: dict[str, Parts] = {}
         self._free: dict[str, Parts] = {}
         needed = live(cell.body, [cell.state(x).next for x in states])
@@ -117,10 +118,9 @@ class Expansion:
             axes = dict(enumerate(n.attr("axes")))
             return tuple(p.renamed(axes) for p in self.parts[n.args[0]])
         if n.op == "stop_gradient":
-            raise NotAffine("`stop_gradient` lies between the state and its next value, so the adjoint is "
-                            "not that of an affine map", n)
+            raise NotAffine(f"`stop_gradient` {self._on(n)}: the gradient is not that of an affine map", n)
         if kind == "bool" or any(self.b.type(a).kind != kind for a in n.args if a in self.parts and n.op != "select"):
-            raise NotAffine(f"`{n.op}` of a value that depends on the state gives a {kind}", n)
+            raise NotAffine(f"`{n.op}` {self._on(n)} gives a {kind}", n)
         if n.op == s.plus:
             return self.alg.merged((*self.of(n.args[0]), *self.of(n.args[1])), kind)
         if s is SUM and n.op == "sub":
@@ -129,7 +129,7 @@ class Expansion:
             return self._minus(n.args[0], kind)
         if n.op == s.divide:
             if n.args[1] in self.parts:
-                raise NotAffine(f"`{n.op}` by a value that depends on the state", n)
+                raise NotAffine(f"`{n.op}` {self._on(n, 'by')}", n)
             inverse = self.alg.inverse(self.atom(n.args[1]))
             return tuple(p.with_factors((*p.factors, inverse)) for p in self.parts[n.args[0]])
         if n.op == s.times or n.op == "contract" and n.attr("semiring") == s.kind:
@@ -147,8 +147,13 @@ class Expansion:
             return self._selection(n)
         if s is SUM and n.op == "solve" and n.args[0] not in self.parts:
             return self._solve(n)
-        raise NotAffine(f"`{n.attr('fn') or n.op}` of a value that depends on the state" + (
-            "" if s is SUM else f" is not affine over ({'max' if s.kind == 'max' else 'logsumexp'}, +)"), n)
+        over = "" if s is SUM else f" is not affine over ({'max' if s.kind == 'max' else 'logsumexp'}, +)"
+        raise NotAffine(f"`{n.attr('fn') or n.op}` {self._on(n)}{over}", n)
+
+    def _on(self, n: Node, word: str = "of") -> str:
+        """`of a value that depends on h and c`"""
+        states = dict.fromkeys(p.of for a in n.args for p in self.parts.get(a, ()) if p.of is not None)
+        return f"{word} a value that depends on {' and '.join(states)}"
 
     def _minus(self, name: str, kind: str) -> Parts:
         return tuple(self.alg.negative(p, kind) for p in self.of(name))
@@ -156,7 +161,7 @@ class Expansion:
     def _product(self, n: Node) -> Parts:
         """A pointwise product or a contraction with one operand that depends on the states."""
         if all(a in self.parts for a in n.args):
-            raise NotAffine(f"`{n.op}` of two values that both depend on the state", n)
+            raise NotAffine(f"`{n.op}` of two values that both depend on {' and '.join(self.states)}", n)
         (x, sx), (y, sy) = self._operands(n)
         if y in self.parts:
             (x, sx), (y, sy) = (y, sy), (x, sx)
@@ -196,7 +201,7 @@ class Expansion:
     def _select(self, n: Node) -> Parts:
         cond, x, y = n.args
         if cond in self.parts:
-            raise NotAffine("a choice whose condition depends on the state", n)
+            raise NotAffine(f"a choice whose condition depends on {' and '.join(self.states)}", n)
         c, kind = self.atom(cond), n.type.kind
 
         def choose(f: Factor, g: Factor) -> Factor:

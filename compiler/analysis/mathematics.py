@@ -14,7 +14,7 @@ from ...ir.ops import OPS, spec_parts
 
 SUM, PRODUCT, ATOM = 1, 2, 3        # how tightly an expression binds
 _HINTS = frozenset("bc dot outer ix sl k v cat pad place stack norm iota inverse".split())
-_INFIX = {"add": " + ", "sub": " - ", "div": " / ", "eq": " == ", "ne": " != ", "lt": " < ", "le": " <= ", "gt": " > ",
+_INFIX = {"div": " / ", "eq": " == ", "ne": " != ", "lt": " < ", "le": " <= ", "gt": " > ",
           "ge": " >= ", "and": " and ", "or": " or ", "mod": " % ", "floordiv": " // "}
 
 
@@ -56,8 +56,9 @@ class Text:
     def __init__(self, cell: Cell, source: Cell):
         self.nodes = cell.nodes()
         self.states = {s.name for s in cell.states}
-        self.next = {s.next: s.name for s in cell.states if self.nodes[s.next].op not in ("input", "param", "state")}
-        self.named = {n.name for n in source.body if _is_named(n)} | set(self.next)
+        self.next = {s.next: s.name for s in cell.states
+                     if s.name != "t" and self.nodes[s.next].op not in ("input", "param", "state")}
+        self.named = {n.name for n in source.body if is_named(n)} | set(self.next)
         self.used: dict[str, None] = {}
 
     # -- products ---------------------------------------------------------------
@@ -137,8 +138,14 @@ class Text:
                 return f"{self.show(args[0])} - {self._tight(args[1], PRODUCT)}", SUM
             case "div":
                 return f"{self._tight(args[0], PRODUCT)} / {self.atom(args[1])}", PRODUCT
+            case "add":
+                return plus(self._tight(a, SUM) for a in args), SUM
             case op if op in _INFIX:
                 return _INFIX[op].join(self._tight(a, SUM) for a in args), SUM
+            case "real":
+                return ("I", ATOM) if self._is_eye(n) else self._expression(args[0])
+            case "solve" if self._is_eye(self.nodes[args[1]]):
+                return f"{self.atom(args[0])}^-1", ATOM
             case "exp":
                 text, binds = self._expression(args[0])
                 return f"e^{text}" if binds >= ATOM else f"e^({text})", ATOM
@@ -166,6 +173,15 @@ class Text:
         text, binds = self._expression(name)
         return text if binds >= least else f"({text})"
 
+    def _is_eye(self, n: Node) -> bool:
+        """real(i == j) of a square matrix"""
+        eq = self.nodes[n.args[0]] if n.op == "real" else n
+        if n.op != "real" or eq.op != "eq" or n.type.rank < 2 or n.type.shape[-1].size != n.type.shape[-2].size:
+            return False
+        x, y = (self.nodes[a] for a in eq.args)
+        sources = {self.nodes[z.args[0]].op if z.op == "broadcast" else "" for z in (x, y)}
+        return sources == {"iota"} and {*x.attr("axes"), *y.attr("axes")} == {n.type.rank - 2, n.type.rank - 1}
+
     def _contraction(self, n: Node) -> tuple[str, int]:
         sx, sy, so = spec_parts(n.attr("spec"))
         summed = [c for c in dict.fromkeys(sx + sy) if c not in so]
@@ -178,8 +194,17 @@ class Text:
         return f"einsum({n.attr('spec')!r}, {self.show(n.args[0])}, {self.show(n.args[1])})", ATOM
 
 
-def _is_named(n: Node) -> bool:
+def plus(terms: Iterable[str]) -> str:
+    """A sum; a term that starts with a minus is subtracted."""
+    out = ""
+    for t in terms:
+        out = t if not out else f"{out} - {t[1:]}" if t.startswith("-") else f"{out} + {t}"
+    return out or "0"
+
+
+def is_named(n: Node) -> bool:
     """Whether a computed value's name is from the text, not after its operation."""
     base = n.name.split(".")[0]
-    return n.op not in ("input", "param", "state", "literal", "broadcast") and base not in OPS and (
+    leaf = n.op in ("input", "param", "state", "literal", "broadcast") or n.name.endswith(".next")
+    return not leaf and base not in OPS and (
         base not in _HINTS and base != n.attr("fn"))

@@ -190,10 +190,15 @@ class Algebra:
         """combine(p, q) as one part, where they differ in one factor and one's letters are among the other's."""
         if (p.of, p.place) != (q.of, q.place):
             return None
-        p, q = self.fold(p), self.fold(q)
-        shared = [f for f in p.factors if f in q.factors]
-        x = [f for f in p.factors if f not in shared] or [self.one(kind)]
-        y = [f for f in q.factors if f not in shared] or [self.one(kind)]
+        shared, x, y = [], [], list(q.factors)
+        for f in p.factors:
+            if f in y:
+                y.remove(f)
+                shared.append(f)
+            else:
+                x.append(f)
+        x = self.fold(p.with_factors(x)).factors or (self.one(kind),)
+        y = self.fold(q.with_factors(y)).factors or (self.one(kind),)
         if len(x) > 1 or len(y) > 1:
             return None
         a, c = set(x[0].letters), set(y[0].letters)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...ir.cell import Cell
-from .affine import Affine, Apply, LowRank, Mix, Scale, Term, nodes_of
+from .affine import Affine, Apply, LowRank, Mix, Outer, Scale, Term
 from .domains import domains
 from .mathematics import Product, Text
 from .ranges import INF, Ranges
@@ -19,8 +19,9 @@ class Structure:
     """`name`: "none" (next values do not read the states), one of ORDER, "k x k per lane",
     "block-diagonal", "dense" or "general", the first ones perhaps "+ rank r".
     `rank`: how many different reads of old values there are. `constant`: it depends on
-    parameters only. `decays`: factors in [0, 1], by node; `aliases`: (x, y) for vectors x that
-    are a multiple of y, by node. `facts`: what is known, in words."""
+    parameters only. `decays`: factors in [0, 1], by node. `aliases`: (x, y) for vectors read or
+    written, by node: x is y times something, so that products of the two can be shared.
+    `facts`: what is known, in words."""
 
     name: str
     rank: int
@@ -42,7 +43,7 @@ def structure(c: Affine, source: Cell | None = None) -> Structure:
             facts.append(fact)
             decays += [m.factor] if ranges.interval[m.factor][0] >= 0 and ranges.interval[m.factor][1] <= 1 else []
     aliases = tuple(_aliases(c, text))
-    facts += [_multiple(text, x, y) for x, y in aliases]
+    facts += _multiples(c, text, aliases) + _contractions(c, text, ranges)
     return Structure(_name(c, rank), rank, all(domain[n] == "static" for n in transition), tuple(decays), aliases,
                      tuple(dict.fromkeys(facts)))
 
@@ -125,27 +126,64 @@ def _decay(factor: str, semiring: str, text: Text, ranges: Ranges) -> str | None
     return f"{text.show(factor)} {bounds}"
 
 
+def _vectors(c: Affine) -> dict[str, str]:
+    """Vectors of rank-one parts and what is done with them: `reads`, `writes`, or both."""
+    out: dict[str, list[str]] = {}
+    ranked = [m for _, _, m in _maps(c) if isinstance(m, LowRank)]
+    outers = [o.write for s in c.states for o in c.offsets[s] if isinstance(o, Outer)] if ranked else []
+    for what, nodes in (("reads", [m.read for m in ranked]), ("writes", [*outers, *(m.write for m in ranked)])):
+        for n in nodes:
+            out.setdefault(n, [])
+            out[n] += [what] if what not in out[n] else []
+    return {n: " and ".join(what) for n, what in out.items()}
+
+
 def _aliases(c: Affine, text: Text) -> Iterator[tuple[str, str]]:
-    """Vectors that are multiples of a reader, so that products between them can be shared."""
-    reads = [m.read for _, _, m in _maps(c) if isinstance(m, LowRank)]
-    seen = set(reads)
-    for x in nodes_of(c):
-        for y in reads:
-            if x not in seen and text.nodes[x].type == text.nodes[y].type and _quotient(text, x, y) is not None:
-                seen.add(x)
-                yield x, y
-    for y in reads:             # a reader that is written itself
-        if any(o.write == y for s in c.states for o in c.offsets[s] if hasattr(o, "write")):
-            yield y, y
+    """Each vector with the simplest other one that it is a multiple of."""
+    vectors = list(_vectors(c))
+    for x in vectors:
+        bases = [y for y in vectors if y != x and text.nodes[x].type == text.nodes[y].type
+                 and (p := _quotient(text, x, y)) is not None and p.atoms]
+        if bases:
+            yield x, min(bases, key=lambda y: len(text.product(y, through=True).atoms))
 
 
 def _quotient(text: Text, x: str, y: str) -> Product | None:
+    """x / y where x has all of y's factors."""
     p, q = text.product(x, through=True), text.product(y, through=True)
     return Product(p.number / q.number, p.without(q.atoms).atoms) if q.number and p.has(q.atoms) else None
 
 
-def _multiple(text: Text, x: str, y: str) -> str:
-    read = text.show(y)
-    if x == y:
-        return f"{read} reads and is written"
-    return f"writes {text.show_product(_quotient(text, x, y), text.atom(y))}, a multiple of the reader {read}"
+def _multiples(c: Affine, text: Text, aliases: tuple[tuple[str, str], ...]) -> list[str]:
+    """`multiples: reads and writes k, writes -beta k`"""
+    uses, out = _vectors(c), []
+    for base in dict.fromkeys(y for _, y in aliases):
+        words = [f"{uses[base]} {text.show(base)}"]
+        words += [f"{uses[x]} {text.show_product(_quotient(text, x, base), text.atom(base))}"
+                  for x, y in aliases if y == base]
+        out.append(f"multiples: {', '.join(words)}")
+    return out
+
+
+def _contractions(c: Affine, text: Text, ranges: Ranges) -> list[str]:
+    """`|1 - beta| <= 1: I - beta k k^T does not expand where |k| <= 1` for beta in [0, 2]"""
+    out = []
+    for _, t, m in _maps(c):
+        if not isinstance(m, LowRank) or len(t.maps) != 1:
+            continue
+        decays = [a for _, u, s in _maps(c) if isinstance(s, Scale) and u.of == t.of and len(u.maps) == 1
+                  for a in text.product(s.factor, s.axes, through=True).atoms]
+        axes = (*m.lead, m.axis)
+        write, read = (text.product(x, axes, through=True) for x in (m.write, m.read))
+        write, read = (p.without([a for a in decays if p.has([a])]) for p in (write, read))
+        if not write.has(read.atoms) or not read.number:
+            continue
+        rest = Product(-write.number / read.number, write.without(read.atoms).atoms)
+        low, high = rest.number, rest.number
+        for a in rest.atoms:
+            corners = [x * y if x and y else 0.0 for x in (low, high) for y in ranges.interval[a.node]]
+            low, high = min(corners), max(corners)
+        if rest.atoms and all(x < m.axis for a in rest.atoms for x in a.axes) and low >= 0 and high <= 2:
+            k, beta = text.show_product(Product(1, read.atoms)), text.show_product(rest)
+            out.append(f"{beta} in [{low:g}, {high:g}]: I - {beta} {k} {k}^T does not expand where |{k}| <= 1")
+    return out
