@@ -61,6 +61,11 @@ def _custom_grad(y: Tensor, *pairs: Tensor) -> Tensor:
     return CustomGrad.apply(*torch.broadcast_tensors(y, *pairs))
 
 
+def _above(z: Tensor) -> Tensor:
+    """On a branch cut, which is the negative real axis, values are those from above: -0 becomes 0."""
+    return torch.complex(z.real, z.imag + 0.0) if z.is_complex() else z
+
+
 _logsigmoid = torch.nn.functional.logsigmoid
 
 POINTWISE: dict[str, Callable[..., Tensor]] = {
@@ -73,10 +78,11 @@ POINTWISE: dict[str, Callable[..., Tensor]] = {
     # with rules of their own
     "mul": multiply, "max": maximum, "min": minimum, "logaddexp": logaddexp, "custom_grad": _custom_grad,
     "complex": lambda re, im: torch.complex(*torch.broadcast_tensors(re, im)), "re": torch.real, "im": torch.imag,
-    "conj": torch.conj_physical, "modulus": guarded(torch.abs),
+    "conj": torch.conj_physical, "modulus": guarded(torch.abs), "angle": guarded(lambda z: torch.angle(_above(z))),
+    "log": guarded(lambda x: torch.log(_above(x))), "sqrt": guarded(lambda x: torch.sqrt(_above(x))),
     # the rest: torch's derivative, guarded
     **{name: guarded(getattr(torch, name)) for name in
-       "abs exp expm1 log log1p sqrt rsqrt sin cos tan tanh sigmoid erf atan div pow atan2".split()},
+       "abs exp expm1 log1p rsqrt sin cos tan tanh sigmoid erf atan div pow atan2".split()},
     "softplus": guarded(lambda x: -_logsigmoid(-x)), "logsigmoid": guarded(_logsigmoid),
     "mod": guarded(_mod),
 }

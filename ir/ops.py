@@ -75,6 +75,7 @@ OPS: dict[str, Op] = _table(
     Op("complex", "complex", 2, ("real",), "complex", (), "complex(re, im)"),
     Op("re", "complex", 1, ("complex",), "real"), Op("im", "complex", 1, ("complex",), "real"),
     Op("conj", "complex", 1, ("complex",)), Op("modulus", "complex", 1, ("complex",), "real", (), "|z|"),
+    Op("angle", "complex", 1, ("complex",), "real", (), "in (-pi, pi]; an imaginary part -0 counts as 0, also in log and sqrt"),
     # structure
     Op("broadcast", "structure", 1, ANY, "same", ("axes",),
        "axes[i]: position in the result of the operand's axis i (any order: transposes too)"),

@@ -1,6 +1,6 @@
 """Complex values become pairs of reals; no complex operation is left.
 
-Gone: the kind complex and the operations complex, re, im, conj, modulus. A complex port X becomes the
+Gone: the kind complex and the operations complex, re, im, conj, modulus, angle. A complex port X becomes the
 two ports X.re and X.im, side by side in X's place, so a complex state is a pair of states of one
 component: `pairs` finds them again. The runtime takes complex tensors apart at the boundary.
 
@@ -10,6 +10,7 @@ costs nothing. Gradients by both parts are what PyTorch's convention asks for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -211,8 +212,7 @@ class _Realify:
         return turn if a is None else (self.mul(size := self.op("exp", a), turn[0]), self.mul(size, turn[1]))
 
     def log(self, a: Part, b: Part, n: Node) -> Pair:
-        zero = self.zeros(n.type)
-        return self.op("log", self.modulus(a, b)), self.op("atan2", b or zero, a or zero)
+        return self.op("log", self.modulus(a, b)), self.angle(a, b, n.type)
 
     def sqrt(self, a: Part, b: Part, n: Node) -> Pair:
         """The principal root, from the part in which nothing cancels."""
@@ -263,7 +263,18 @@ class _Realify:
                 return self.filled(n.args[0], b)
             case "modulus":
                 return self.filled(n.args[0], None) if a is None and b is None else self.modulus(a, b)
+            case "angle":
+                return self.angle(a, b, n.type)
         raise NotImplementedError(f"{n.op} of complex values")
+
+    def angle(self, a: Part, b: Part, type: Type) -> str:
+        """atan2, but pi where b is -0 and a negative."""
+        zero = self.zeros(type)
+        y = self.op("atan2", b or zero, a or zero)
+        if b is None:
+            return y
+        below = self.op("and", self.op("eq", b, 0.0), self.op("lt", y, 0.0))
+        return self.op("add", y, self.b.op("select", below, self.b.full(2 * math.pi, self.b.type(y)), zero))
 
     def modulus(self, a: Part, b: Part) -> str:
         """sqrt(a^2 + b^2) without overflow; gradient z / |z|, and 0 at 0, as torch has it."""

@@ -9,7 +9,7 @@ from .context import NUMBERS
 from .expr import binary
 from .numbers import number
 from .pointwise import apply
-from .values import Num, Val, Value
+from .values import Num, Value
 
 
 def part(c: Call) -> Value:
@@ -37,10 +37,9 @@ def polar(c: Call) -> Value:
 
 
 def angle(c: Call) -> Value:
-    """atan2(im, re), in [-pi, pi]"""
+    """atan2(im, re), in (-pi, pi]"""
     x = c.single(0)
     if isinstance(x, Num):
         return Num(cmath.phase(x.value))
     [x] = c.cx.same_kind([x], c.span, "`angle`", "complex", NUMBERS)
-    parts: list[Val] = [c.cx.op(f, x, span=c.span) for f in ("im", "re")]
-    return c.cx.op("atan2", *parts, span=c.span)
+    return c.cx.op("angle", x, span=c.span)
