@@ -8,7 +8,7 @@ from ...compiler.schedules.kernel import Group, Phase, Store
 from . import math
 from .evaluate import Evaluator
 from .loops import i64
-from .memory import Index, element_type, horizontal
+from .memory import Index, copy, element_type, horizontal, size_of
 from .vector import splat
 from .whole import whole
 
@@ -50,7 +50,10 @@ class PhaseEmitter(Evaluator):
         """A node computed as a whole: once per row and leading axes."""
         node = self.nodes[p.call]
         it = whole(node, self.nodes, self.nest.b.module, self.real, self.width)
-        buffers = [self.part.reads[a] for a in node.args] + [p.stores[0].buffer]
+        made = [s.buffer for s in p.stores]         # computed in the first, the others are copies
+        buffers = [self.part.reads[a] for a in node.args] + made
+        sizes = (*it.sizes, *(it.sizes[-1] for _ in made[1:]))
+        size = size_of(element_type(node.type.kind, self.real)) * it.sizes[-1]
 
         def rows(order: list[str]):
             if order:
@@ -67,11 +70,14 @@ class PhaseEmitter(Evaluator):
                 at = [
                     b.gep(
                         self.frame.pointer(b, name),
-                        [b.add(self.frame.row(b, self.buffer(name), c, self.step), b.mul(k, i64(size)))],
+                        [b.add(self.frame.row(b, self.buffer(name), c, self.step), b.mul(k, i64(count)))],
                     )
-                    for name, size in zip(buffers, it.sizes)
+                    for name, count in zip(buffers, sizes)
                 ]
-                it.call(b, at)
+                n = len(it.sizes)
+                it.call(b, at[:n])
+                for other in at[n:]:
+                    copy(b, other, at[n - 1], i64(size))
                 return []
             self.nest.loop("lead", i64(0), i64(it.times), 1, [], one)
 

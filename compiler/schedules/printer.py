@@ -59,7 +59,8 @@ def _phase(p: Phase, run: Run, part: Part) -> list[str]:
     rows = {"tile": "rows x steps", "step": "rows"}[p.domain]
     if p.call:
         node = run.nodes[p.call]
-        return [f"for {rows}: {p.stores[0].buffer} = {node.op}({', '.join(part.reads[a] for a in node.args)})"]
+        to = ", ".join(s.buffer for s in p.stores)
+        return [f"for {rows}: {to} = {node.op}({', '.join(part.reads[a] for a in node.args)})"]
     lines = [f"{'sum over' if p.rows == 'sum' else 'for'} {rows} [{_dims(p.shape)}] ({', '.join(how)}):"]
     own = {n for g in p.groups for n in g.nodes} | {s.node for s, _ in p.inner}
     own |= {s.node for s in p.stores} if p.rows == "map" else set()     # a sum reads what has a buffer
