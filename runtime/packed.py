@@ -4,7 +4,8 @@ They run in buckets of similar lengths, each padded to its longest. A bucket tak
 first, while its slack is at most a quarter of what it holds and 256 steps more: so work and memory stay proportional
 to `total` however uneven the lengths, all sequences of a bucket share each read of the weights, and the states of
 every sequence end in rows of their own. (Restarts within one long row would need the states at all ends as outputs of
-every step, and would leave a dense cell one sequence at a time.) One gather fills all buckets, its inverse empties them.
+every step, and would leave a dense cell one sequence at a time.) One gather fills all buckets, its inverse empties
+them.
 
 `ostinato::packed` is the whole as one operator, for traced graphs, where lengths are not known.
 """
@@ -109,7 +110,7 @@ def _wrong(expected: str, actual: object) -> None:
 def run(call: Call, xs: Sequence[Tensor], states: Sequence[Tensor], n_out: int, cu_seqlens: Tensor, *, reverse: bool,
         together: bool) -> list[Tensor]:
     """Inputs [1, total, *shape] and states [n, *shape] to outputs and final states of the same shapes. `call` runs
-    inputs [B, T, *shape], the last of them `valid@`, and states to `n_out` outputs and the final states. Differentiable."""
+    inputs [B, T, *shape], the last of them `valid@`, and states to `n_out` outputs and final states. Differentiable."""
     total = xs[0].shape[1]
     check(cu_seqlens, total)
     place = layout(cu_seqlens.to(torch.int64), total, reverse, together)
@@ -208,7 +209,8 @@ def _backward(ctx, grads):
                  for d, (shape, dtype) in zip(grads, ctx.results) if dtype.is_floating_point]
     found = iter(torch.ops.ostinato.packed_backward(ctx.key, *groups, cu_seqlens, d_results, ctx.seed, ctx.training,
                                                     ctx.reverse))
-    dx, dp, ds = ([next(found) if real else None for real in reals] for reals in find(ctx.key).reals)
+    dx, dp, ds = ([next(found) if real else None for _, real in zip(group, reals)]      # `valid@` is not among them
+                  for group, reals in zip(groups, find(ctx.key).reals))
     return None, dx, dp, ds, None, None, None, None
 
 

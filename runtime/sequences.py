@@ -131,7 +131,7 @@ def restarted(spec: Sequences, ports: Sequence[Port], state: Mapping[str, Tensor
     """The states [B, *shape] before one step: the declared ones where `reset` [B] is true. Raises OstinatoError for
     other arguments."""
     for name in ARGUMENTS[1:]:
-        if getattr(spec, name):
+        if (given := getattr(spec, name)) is not None and given is not False:
             _wrong(name, "left out of a single step", "it")
     _check("reset", spec.reset, (torch.bool,), (B,), f"a bool tensor [B={B}]", device)
     check_state(ports, state, B, device)
@@ -143,7 +143,7 @@ def _masked(key: str, reset: bool, valid: bool) -> str:
     return plan.masked(key, reset, valid)
 
 
-_masked._dynamo_marked_constant = True      # torch.compile calls it while tracing; see torch.compiler.assume_constant_result
+_masked._dynamo_marked_constant = True      # called while tracing: torch.compiler.assume_constant_result
 
 
 @operator("valid(Tensor lengths, SymInt T, bool left) -> Tensor")

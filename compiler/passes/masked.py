@@ -56,7 +56,8 @@ class _Maker:
         for n in sorted(cell.body, key=lambda n: n.name not in first):
             self.node(n)
         states = tuple(replace(s, init=self.new[s.init], next=self.kept(s)) for s in cell.states)
-        outputs, sums = (tuple(replace(o, value=self.shown(o.value)) for o in some) for some in (cell.outputs, cell.sums))
+        outputs = tuple(replace(o, value=self.shown(o.value)) for o in cell.outputs)
+        sums = tuple(replace(o, value=self.shown(o.value)) for o in cell.sums)
         inputs = (*cell.inputs, *(Input(name, BOOL) for name in names))
         return replace(cell, inputs=inputs, states=states, outputs=outputs, sums=sums, body=tuple(b.nodes))
 
@@ -70,7 +71,7 @@ class _Maker:
         if n.op == "state":
             value = b.op("select", self.anew, self.new[cell.state(n.attr("name")).init], value)
         elif n.op == "input" and self.wanted.valid:
-            value = b.op("select", self.valid, value, b.full(_harmless(cell.input(n.attr("name"))), n.type))
+            value = self.select(value, b.full(_harmless(cell.input(n.attr("name"))), n.type))
         self.new[n.name] = value
 
     def finite(self, n: Node, i: int, operand: str) -> str:
@@ -79,20 +80,21 @@ class _Maker:
         if n.op in _INVERTED and i == 0 and n.args[0] not in self.static:
             rows = [b.broadcast(b.add("iota", (), Type("int", (d,)), "iota"), t.shape, (t.rank - 2 + j,))
                     for j, d in enumerate(t.shape[-2:])]
-            one = b.op("real", b.op("eq", *rows))
-            return b.op("select", self.valid, operand, one)
-        return b.op("select", self.valid, operand, b.full(0.0, t)) if n.args[i] in self.risky else operand
+            return self.select(operand, b.op("real", b.op("eq", *rows)))
+        return self.select(operand, b.full(0.0, t)) if n.args[i] in self.risky else operand
 
     def kept(self, s: State) -> str:
         """The state's next value: in slack the old one."""
-        next = self.new[s.next]
-        return self.b.op("select", self.valid, next, self.b.read("state", s.name, s.type)) if self.wanted.valid else next
+        value = self.new[s.next]
+        return self.select(value, self.b.read("state", s.name, s.type)) if self.wanted.valid else value
 
     def shown(self, value: str) -> str:
         """An output's value: in slack 0."""
         value = self.new[value]
-        return self.b.op("select", self.valid, value, self.b.full(0.0, self.b.type(value))) \
-            if self.wanted.valid else value
+        return self.select(value, self.b.full(0.0, self.b.type(value))) if self.wanted.valid else value
+
+    def select(self, value: str, slack: str) -> str:
+        return self.b.op("select", self.valid, value, slack)
 
 
 def _harmless(p: Input) -> float:

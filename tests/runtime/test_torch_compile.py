@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 import torch._dynamo.testing
+from ostinato import OstinatoError
+from ostinato.runtime import sequences
 
 ops = torch.ops.ostinato
 
@@ -111,3 +113,51 @@ def test_training_does_not_import_the_compiler(build, lstm_cell, tmp_path):
                "layer(torch.randn(2, 3, 3, dtype=torch.float64))[0].sum().backward()\n"
                "assert layer.W.grad is not None and 'torch._dynamo' not in sys.modules")
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "layer.pt")], check=True, timeout=120)
+
+
+ARGUMENTS = {
+    "reset": lambda: dict(reset=torch.rand(2, 5) < 0.4),
+    "lengths": lambda: dict(lengths=torch.tensor([2, 5]), padding="left", reverse=True),
+    "packed": lambda: dict(cu_seqlens=torch.tensor([0, 2, 2, 5]), reset=torch.rand(1, 5) < 0.4),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_sequences_compile(layer, name):
+    """No graph break, values and gradients, from the first call on."""
+    torch._dynamo.reset()
+    arguments_ = ARGUMENTS[name]()
+    xs, _, _ = arguments(layer, 1 if name == "packed" else 2, 5)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+
+    def gradients(run):
+        y, state = run(*xs, **arguments_)
+        outputs = [y] if isinstance(y, torch.Tensor) else list(y)
+        ends = [v for v in (*outputs, *state.values()) if v.requires_grad]
+        leaves = [v for v in (*xs, *layer.parameters()) if v.requires_grad]
+        return outputs, torch.autograd.grad(sum((v ** 2).sum() for v in ends), leaves)
+
+    torch.testing.assert_close(gradients(compiled), gradients(layer))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*xs, **arguments_), layer(*xs, **arguments_))
+
+
+def test_lengths_are_checked_in_a_graph(build, lstm_cell):
+    torch._dynamo.reset()
+    compiled = torch.compile(build(lstm_cell), backend="aot_eager", fullgraph=True)
+    with pytest.raises(OstinatoError, match="between 0 and T=3"):
+        compiled(torch.zeros(2, 3, 3, dtype=torch.float64), lengths=torch.tensor([1, 4]))
+
+
+def test_opcheck_sequences(layer):
+    torch.library.opcheck(ops.valid, (torch.tensor([0, 3, 2]), 3, True))
+    xs, params, states = arguments(layer, 1, 5)
+    spec = sequences.Sequences(cu_seqlens=torch.tensor([0, 2, 2, 5]))
+    plan = spec.plan(layer._plan)
+    params, _ = layer._derive(plan)
+    states = [x.detach().expand(3, *x.shape[1:]).clone().requires_grad_(x.is_floating_point()) for x in states]
+    given = (plan.key, xs, params, states, spec.cu_seqlens, None, True, True)
+    torch.library.opcheck(ops.packed, given)
+    d = [torch.randn_like(y) for y in ops.packed(*given) if y.is_floating_point()]
+    plain = [[x.detach() for x in group] for group in (xs, params, states)]
+    torch.library.opcheck(ops.packed_backward, (plan.key, *plain, spec.cu_seqlens, d, None, True, True))
