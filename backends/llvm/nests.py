@@ -37,6 +37,9 @@ class PhaseEmitter(Evaluator):
         elif p.weights:
             blocked = axes[-1:] if p.block == "par" else rows[-1:]
             order = axes + rows
+        elif p.lane == "par" and p.block == "par":    # a product of two values: a panel of columns, then its rows
+            blocked = axes[-2:-1]
+            order = rows + axes[:-2] + axes[-1:] + blocked
         else:
             blocked = axes[-1:] if p.block == "par" else []
             order = rows + axes

@@ -105,22 +105,21 @@ class Planner:
         return operand_indices(u.node, identity(u.node), red)
 
     def _lane(self, u: Unit) -> str | None:
-        """The vectorised axis: the last of the shape, unless the product's
-        largest operand is contiguous along a reduced axis. Parameters do not
-        count: they are packed as needed."""
+        """The vectorised axis: the last of the shape, unless fewer elements are out of order along the last reduced
+        axis. Parameters do not count: they are packed as needed."""
         if u.kind != "reduce":
             return "par" if u.node.type.rank else None
         if not u.node.type.rank:
             return "red"
-        biggest, lane = -1, "par"
+        last, red, strided = f"p{u.node.type.rank - 1}", f"r{len(reduced_dims(u.node, self.nodes)) - 1}", {}
         for arg, at in self._operands(u):
             view = param_view(arg, at, self.nodes)
             if view is not None and any((v or "").startswith("r") for v, _ in at):
                 return "par" if self.packing or not (view[1][-1][0] or "").startswith("r") else "red"
-            size = self.nodes[arg].type.numel
-            if at and size > biggest:
-                biggest, lane = size, "red" if (at[-1][0] or "").startswith("r") else "par"
-        return lane
+            for lane, var in (("par", last), ("red", red)):     # elements that would be read one by one
+                if var in {v for v, _ in at[:-1]}:
+                    strided[lane] = strided.get(lane, 0) + self.nodes[arg].type.numel
+        return "red" if strided.get("red", 0) < strided.get("par", 0) else "par"
 
     def _weights(self, u: Unit) -> bool:
         """A product with a parameter: rows share it, so they go innermost."""

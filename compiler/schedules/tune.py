@@ -41,6 +41,25 @@ def _vectors(size: int, width: int, most: int) -> int:
     return max((v for v in range(1, max(1, most) + 1) if full % v == 0), default=1) if full else 1
 
 
+def _rows(size: int, most: int) -> int:
+    """Rows per block: as many as there are registers for, few left over."""
+    return min(range(1, most + 1), key=lambda u: (-(-size // u) + size % u * 0.25, -u))
+
+
+def _is_product(p: Phase, run: Run) -> bool:
+    """Products of matrices that vary from step to step: columns share an operand, and rows the other."""
+    if len(p.shape) < 2 or len(p.groups) != 1 or p.inner:
+        return False
+    for name in p.groups[0].nodes:
+        node = run.nodes[name]
+        if node.op != "contract":
+            return False
+        a, b, out = spec_parts(node.attr("spec"))
+        if not any(out[-2] not in x and out[-1] not in y for x, y in ((a, b), (b, a))):
+            return False
+    return True
+
+
 def _phase(p: Phase, run: Run, width: int, budget: int, per_head: set[str], packs, packed) -> Phase:
     members = max((len(g.nodes) for g in p.groups), default=1)
     if p.rows == "sum":
@@ -64,6 +83,10 @@ def _phase(p: Phase, run: Run, width: int, budget: int, per_head: set[str], pack
         if p.shape:
             return replace(p, block="par", unroll=max(1, min(4, 8 // members)) if p.shape[-1].size >= 4 else 1)
         return replace(p, vectors=_vectors(dims[-1].size, width, 4))
+    if p.lane == "par" and _is_product(p, run):
+        vectors = _vectors(p.shape[-1].size, width, min(4, budget // (2 * members)))
+        most = min(8, budget // (vectors * members))
+        return replace(p, block="par", vectors=vectors, unroll=_rows(p.shape[-2].size, most))
     if p.lane == "par":
         return replace(p, vectors=_vectors(p.shape[-1].size, width, max(1, 4 // members) if p.groups else 2))
     return p
