@@ -14,7 +14,7 @@ from ...ir.cell import Node
 from .kernel import Group, Phase, Store
 from .phases import Planner
 from .units import inline_leaves
-from .views import is_reduction, reduced_dims
+from .views import ASSEMBLED, is_reduction, reduced_dims
 
 STRUCTURE = ("broadcast", "slice", "index", "interleave")
 
@@ -84,8 +84,9 @@ class SumPlanner:
         if in_steps:
             if node.op == "state":
                 return
-            if node.op in STRUCTURE or self.part[name] == "pre" and not inline_leaves(
-                    name, self.nodes, lambda m: m in self.leaves)[1]:
+            inline = self.part[name] == "pre" and node.op not in ASSEMBLED and not inline_leaves(
+                name, self.nodes, lambda m: m in self.leaves)[1]
+            if node.op in STRUCTURE or inline:
                 for a in node.args:
                     self._supply(a, True)
             elif name not in self.steps.targets:
