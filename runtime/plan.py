@@ -138,10 +138,10 @@ def get(cell: Cell, backend: str, schedule: str, dtype: torch.dtype, save: str =
 
 
 @cache
-def masked(key: str, reset: bool, valid: bool) -> str:
-    """The key of the plan of `Masked(reset, valid)` of a plan's cell, made at the first call."""
+def masked(key: str, reset: bool, valid: bool, reverse: bool) -> str:
+    """The key of the plan of `Masked(reset, valid, reverse)` of a plan's cell, made at the first call."""
     plan = find(key)
-    made = get(Masked(reset, valid)(plan.source), plan.backend, plan.schedule, plan.dtype, plan.save)
+    made = get(Masked(reset, valid, reverse)(plan.source), plan.backend, plan.schedule, plan.dtype, plan.save)
     _ = made.static.fixed, made.static.idle     # torch.compile cannot trace a cached_property's first use
     return made.key
 

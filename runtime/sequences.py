@@ -2,7 +2,8 @@
 of a call mean.
 
 A mask becomes an input of the cell (`passes.masked`), so schedules and gradients follow from the cell as always; the
-plan of a masked cell is made when it is first needed and kept. `reverse` turns inputs and outputs around. Packed
+plan of a masked cell is made when it is first needed and kept. `reverse` is a cell that runs backwards where the
+schedule goes step by step; the others, whose forms look ahead in time, get inputs and outputs turned around. Packed
 sequences are in `packed`. `run` is written once for anything that runs a cell over [B, T, *shape].
 """
 
@@ -37,11 +38,6 @@ class Sequences:
     reverse: bool = False
 
     @property
-    def masks(self) -> tuple[bool, bool]:
-        """Whether the cell needs `reset@` and `valid@`."""
-        return self.reset is not None, self.lengths is not None or self.cu_seqlens is not None
-
-    @property
     def resets(self) -> list[Tensor]:
         """`reset` as further inputs."""
         return [] if self.reset is None else [self.reset]
@@ -50,9 +46,15 @@ class Sequences:
         """The number of sequences, each with states of its own."""
         return B if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
 
+    def change(self, schedule: str) -> tuple[bool, bool, bool]:
+        """How the cell changes (see `Masked`) for a schedule."""
+        return (self.reset is not None, self.lengths is not None or self.cu_seqlens is not None,
+                self.reverse and self.cu_seqlens is None and schedule == "sequential")
+
     def plan(self, own: plan.Plan) -> plan.Plan:
-        """The plan that runs it, given that of the cell without masks."""
-        return plan.find(_masked(own.key, *self.masks)) if any(self.masks) else own
+        """The plan that runs it, given that of the cell as it is."""
+        change = self.change(own.schedule)
+        return plan.find(_masked(own.key, *change)) if any(change) else own
 
     def check(self, B: int, T: int, device: torch.device) -> None:
         """Shapes and dtypes, for inputs [B, T, *shape]. Raises OstinatoError, naming the argument."""
@@ -75,14 +77,16 @@ class Sequences:
                 _wrong("cu_seqlens", "cumulative starts, from 0 to the number of steps", "an empty tensor")
             _check("cu_seqlens", self.cu_seqlens, INTEGERS, (None,), "an int tensor [n+1]", device)
 
-    def run(self, call: Run, xs: list[Tensor], states: Sequence[Tensor], n_out: int, *, together: bool) -> list[Tensor]:
-        """Outputs, then final states. `call` runs the cell with `masks` on inputs [B, T, *shape] (masks last) and
-        states to the same. `together`: packed sequences stay in one batch, in their order."""
+    def run(self, call: Run, xs: list[Tensor], states: Sequence[Tensor], n_out: int, *, turn: bool,
+            together: bool) -> list[Tensor]:
+        """Outputs, then final states. `call` runs the changed cell on inputs [B, T, *shape] (masks last) and states to
+        the same. `turn`: backwards is for this function to do. `together`: packed sequences stay in one batch, in
+        their order."""
         xs = [*xs, *self.resets]
         if self.cu_seqlens is not None:
             return packed.run(call, xs, states, n_out, self.cu_seqlens, reverse=self.reverse, together=together)
         xs = self._masked(xs)
-        if not self.reverse:
+        if not turn:
             return call(xs, states)
         found = call([x.flip(1) for x in xs], states)
         return [*(y.flip(1) for y in found[:n_out]), *found[n_out:]]
@@ -108,14 +112,15 @@ def call(spec: Sequences, own: plan.Plan, groups: direct.Lists, seed: Tensor | N
     if spec.cu_seqlens is not None:
         groups = [*xs, *spec.resets], params, states
         return packed.call(own.key, groups, spec.cu_seqlens, seed, training, spec.reverse, keep)
+    turn = spec.reverse and not spec.change(own.schedule)[2]
     return spec.run(lambda x, s: direct.call(own, (x, params, s), seed, training, keep), xs, states,
-                    len(own.output_meta), together=False)
+                    len(own.output_meta), turn=turn, together=False)
 
 
 def interpret(spec: Sequences, cell: Cell, xs: list[Tensor], params: Sequence[Tensor], state: Mapping[str, Tensor],
               seed: int, training: bool) -> list[Tensor]:
     """The same by the interpreter, in float64, from the states given."""
-    cell = Masked(*spec.masks)(cell) if any(spec.masks) else cell
+    cell = Masked(*spec.change("sequential"))(cell)
     own = {p.name: x for p, x in zip(cell.params, params)}
 
     def step_by_step(xs: list[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
@@ -123,7 +128,7 @@ def interpret(spec: Sequences, cell: Cell, xs: list[Tensor], params: Sequence[Te
                        training=training)
         return [*(r.outputs[o.name] for o in cell.outputs), *(r.state[s.name] for s in cell.states)]
 
-    return spec.run(step_by_step, xs, list(state.values()), len(cell.outputs), together=draws(cell))
+    return spec.run(step_by_step, xs, list(state.values()), len(cell.outputs), turn=False, together=draws(cell))
 
 
 def restarted(spec: Sequences, ports: Sequence[Port], state: Mapping[str, Tensor], start: Sequence[Tensor], B: int,
@@ -139,8 +144,8 @@ def restarted(spec: Sequences, ports: Sequence[Port], state: Mapping[str, Tensor
             for p, x in zip(ports, start) if p.name in state}
 
 
-def _masked(key: str, reset: bool, valid: bool) -> str:
-    return plan.masked(key, reset, valid)
+def _masked(key: str, reset: bool, valid: bool, reverse: bool) -> str:
+    return plan.masked(key, reset, valid, reverse)
 
 
 _masked._dynamo_marked_constant = True      # called while tracing: torch.compiler.assume_constant_result

@@ -155,7 +155,7 @@ def _backward(cell: Cell, joint: Cell, kept: dict[str, str]) -> Cell:
     ctypes = cell.nodes()
     inputs += [Input(f"d.{o.name}", ctypes[o.value].type) for o in cell.outputs if ctypes[o.value].type.kind == "real"]
     return Dce()(Cse()(Cell(f"{cell.name}.adjoint", cell.dims, cell.heads, tuple(inputs), params, states, outputs,
-                            joint.sums, body=tuple(body), reverse=True)))
+                            joint.sums, body=tuple(body), reverse=not cell.reverse)))
 
 
 def _titled(backward: Cell, titles: dict[str, str]) -> Cell:

@@ -28,13 +28,16 @@ _INVERTED = frozenset("solve logdet".split())
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """Cell -> Cell with the bool inputs `reset@` and `valid@` (those wanted) after its own; see the module."""
+    """Cell -> Cell with the bool inputs `reset@` and `valid@` (those wanted) after its own, and with `reverse` the
+    other way through time; see the module."""
 
     reset: bool = False
     valid: bool = False
+    reverse: bool = False
 
     def __call__(self, cell: Cell) -> Cell:
-        return _Maker(self, cell).make()
+        cell = _Maker(self, cell).make() if self.reset or self.valid else cell
+        return replace(cell, reverse=cell.reverse != self.reverse)
 
 
 class _Maker:

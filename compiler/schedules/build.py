@@ -46,7 +46,7 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     """Inputs, kept values (or checkpoints), cotangents of outputs and final
     states -> gradients of inputs, params and first states."""
     if not recompute:
-        return replace(forward_kernel(backward, name), reverse=True)
+        return forward_kernel(backward, name)
     kept = {p.name for p in backward.inputs} & {o.name for o in forward.outputs if "." in o.name}
     again = Dce()(replace(forward, outputs=tuple(o for o in forward.outputs if o.name in kept)))
     back, heads, ports, groups = _stripped(backward)
@@ -71,7 +71,7 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
         replace(p, name=p.name.replace("first.", "check.", 1), space="check") for p in more if p.space == "first"
     )
     used = _used(scratch_f, first) + _used(scratch_b, second)
-    kernel = Kernel(name, heads, made, used, (first, second), True, "load")
+    kernel = Kernel(name, heads, made, used, (first, second), backward.reverse, "load")
     return replace(kernel, lanes=common(kernel, again, back))
 
 
