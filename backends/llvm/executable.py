@@ -134,6 +134,11 @@ class LlvmExecutable:
                 [s.sum(0) if (s := sums.get(f"d.{p.name}")) is not None else None for p in cell.params],
                 [finals.get(f"d.{s.name}") for s in cell.states])
 
+    def kept(self, tape: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What a tape holds, by the names of the adjoint's inputs, [B, T, *shape]; nothing where it holds states only."""
+        names = [] if self.recompute else [o.name for o in self.lowered.adjoint.forward.outputs[len(self.cell.outputs):]]
+        return {name: x.transpose(0, 1) for name, x in zip(names, tape)}
+
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each tensor of the tape. Time leads, unlike in inputs and outputs: what all sequences
         keep at a step lies together, where a batch stride of a power of two would fill one set of the caches."""

@@ -58,12 +58,13 @@ class Adjoint:
 @dataclass(frozen=True, slots=True)
 class MakeAdjoint:
     """`save`: "auto" decides save or recompute by cost, "all" recomputes nothing
-    but views, "none" keeps only old state values (`prev.STATE`)."""
+    but views, "none" keeps only old state values (`prev.STATE`). "cut" is "auto", but
+    the back end keeps these values rather than run tiles of steps again."""
 
     save: str = "auto"
 
     def __call__(self, cell: Cell) -> Adjoint:
-        if self.save not in ("auto", "all", "none"):
+        if self.save not in ("auto", "cut", "all", "none"):
             raise ValueError(f"save={self.save!r}: expected auto, all or none")
         cell = Dce()(Cse()(Expand()(cell)))
         joint = Joint(cell, RULES)

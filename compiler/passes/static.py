@@ -39,7 +39,7 @@ class Hoist:
         wanted += [s.next for s in cell.states if s.next in fixed]
         leaving = [_operand(x, nodes, views) for x in wanted]
         leaving += [s.init for s in cell.states if not _plain(s.init, nodes)]
-        names = {x: f"static.{x}" for x in leaving if x is not None}
+        names = _named(cell, [x for x in leaving if x is not None])
         if not names:
             return Static((), _without_unread(cell))
         kept = [replace(n, name=names.get(n.name, n.name), args=tuple(names.get(a, a) for a in n.args))
@@ -75,6 +75,17 @@ def _classify(cell: Cell) -> tuple[set[str], set[str]]:
         if n.op in ("literal", "param", "iota") or (n.op in _VIEWS and n.args[0] in views):
             views.add(n.name)
     return fixed, views
+
+
+def _named(cell: Cell, leaving: list[str]) -> dict[str, str]:
+    """`static.NAME` of the nodes that leave; a cell that has been hoisted before may have such parameters."""
+    taken, names = {p.name for p in cell.params} | {n.name for n in cell.body}, {}
+    for x in leaving:
+        name = f"static.{x}"
+        while name in taken:
+            name = f"{name}'"
+        names[x] = name
+    return names
 
 
 def _operand(name: str, nodes: dict[str, Node], views: set[str]) -> str | None:

@@ -16,8 +16,8 @@ import torch
 from ...backends.base import Executable
 from ...compiler.pipeline import Lowered
 
-MODULES: dict[str, str] = {"sequential": "sequential", "chunk": "chunk"}     # name of a schedule -> module here
-ARGUMENTS: dict[str, int | None] = {"chunk": None}          # schedules with a number, and its default (None: the form's choice)
+MODULES: dict[str, str] = {"sequential": "sequential", "chunk": "chunk", "scan": "scan"}     # name of a schedule -> module here
+ARGUMENTS: dict[str, int | None] = {"chunk": None, "scan": None}          # schedules with a number, and its default (None: the form's choice)
 
 
 class Unsuitable(Exception):

@@ -1,0 +1,211 @@
+"""Segments side by side against the interpreter: outputs, final states and every gradient."""
+
+import math
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from ostinato.backends.llvm import executable as llvm
+from ostinato.compiler.pipeline import Lowered
+from ostinato.ir import interp
+from ostinato.ir.cell import Input
+from ostinato.runtime import forms
+from ostinato.runtime.files import declared_sizes
+from ostinato.runtime.sample import sample
+from ostinato.runtime.sources import elaborate
+
+ZOO = Path(__file__).parents[2] / "examples" / "zoo"
+F64 = torch.float64
+
+
+@cache
+def lowered(source: str) -> Lowered:
+    """A zoo cell by name, or a text whose first line has `# sizes: ...`."""
+    text = source if "\n" in source else (ZOO / f"{source}.ost").read_text()
+    return llvm.prepare(elaborate(text, None, declared_sizes(text)).cell)
+
+
+@cache
+def reference(source: str, B: int, T: int, seed: int = 0):
+    """Inputs, params, states; what the interpreter makes of them; cotangents; gradients."""
+    low, g = lowered(source), torch.Generator().manual_seed(seed)
+    cell, program = low.cell, low.elaborated
+    xs = [sample(p, B, T, g) for p in cell.inputs]
+    given = interp.initial_params(program, seed)
+    given = {p.name: given.get(p.name, torch.randn(p.type.sizes, generator=g, dtype=F64)) for p in program.params}
+    static = interp.evaluate(low.static, reads={("param", k): v for k, v in given.items()})
+    ps = [given[p.name] if p.name in given else static[p.name] for p in cell.params]
+    zero = {p.name: x[:, :0] for p, x in zip(cell.inputs, xs)}
+    named = {p.name: x for p, x in zip(cell.params, ps)}
+    ss = list(interp.run(cell, zero, named, batch=B, steps=0).state.values())
+    ss = [s + sample(Input("", p.type, facts=(">= 0", "<= 1")), B, 1, g)[:, 0] if s.is_floating_point() else s
+          for s, p in zip(ss, cell.states)]
+    leaves = [[x.clone().requires_grad_(x.is_floating_point()) for x in group] for group in (xs, ps, ss)]
+    ins, params, states = ({p.name: x for p, x in zip(ports, group)}
+                           for ports, group in zip((cell.inputs, cell.params, cell.states), leaves))
+    r = interp.run(cell, ins, params, states)
+    ends = [[r.outputs[o.name] for o in cell.outputs], [r.state[s.name] for s in cell.states]]
+    cts = [[torch.randn(y.shape, generator=g, dtype=F64) if y.is_floating_point() else None for y in group]
+           for group in ends]
+    live = [(y, d) for group, ds in zip(ends, cts) for y, d in zip(group, ds) if d is not None and y.requires_grad]
+    wanted = [x for group in leaves for x in group if x.requires_grad]
+    found = iter(torch.autograd.grad([y for y, _ in live], wanted, [d for _, d in live], allow_unused=True)
+                 if live else [None] * len(wanted))
+    grads = [[(torch.zeros_like(x) if (d := next(found)) is None else d) if x.requires_grad else None for x in group]
+             for group in leaves]
+    trained = [p.trainable for p in cell.params]
+    grads[1] = [d if t else None for d, t in zip(grads[1], trained)]
+    return (xs, ps, ss), [[y.detach() for y in group] for group in ends], cts, grads
+
+
+@cache
+def scan(source: str, P: int, dtype=F64):
+    return forms.build("scan", forms.Source(llvm, lowered(source), dtype, P))
+
+
+def check(source: str, B: int, T: int, P: int, tolerance: float = 1e-11, seed: int = 0) -> None:
+    (xs, ps, ss), ends, cts, grads = reference(source, B, T, seed)
+    e = scan(source, P)
+    options = dict(seed=0, training=False)
+    ys, finals, tape = e.forward(xs, ps, ss, keep=True, **options)
+    assert [tuple(x.shape) for x in tape] == [tuple(shape) for shape, _ in e.tape_meta(B, T)]
+    assert [x.dtype for x in tape] == [dtype for _, dtype in e.tape_meta(B, T)]
+    again, _, none = e.forward(xs, ps, ss, keep=False, **options)
+    assert not none
+    for got, want in zip((*ys, *finals, *again), (*ends[0], *ends[1], *ends[0])):
+        close(got, want, tolerance)
+    for names, got, want in zip(("input", "param", "state"), e.backward(xs, ps, ss, tape, *cts, **options), grads):
+        for i, (a, b) in enumerate(zip(got, want, strict=True)):
+            assert (a is None) == (b is None), (names, i)
+            if a is not None:
+                close(a, b, tolerance, f"{names} {i}")
+
+
+def close(got, want, tolerance, what="") -> None:
+    scale = max(1.0, want.abs().nan_to_num(0, 0, 0).max().item()) if want.is_floating_point() and want.numel() else 1.0
+    torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance * scale, equal_nan=False,
+                               msg=lambda m: f"{what}: {m}")
+
+
+VECTOR = ("ema", "iir", "mingru", "minlstm", "hgrn", "rglru", "qrnn", "mega_ema", "legs", "garch")
+STABILISED = ("aaren", "rwkv4", "mlstm")
+MATRIX = ("retnet", "gla", "simple_gla", "linear_attention", "deltanet", "gated_deltanet", "rwkv6", "rwkv7", "kda",
+          "hgrn2", "gsa", "comba", "deltaproduct")
+
+
+@pytest.mark.parametrize("name", VECTOR + STABILISED + MATRIX)
+def test_zoo(name):
+    check(name, 2, 19, 3)
+    check(name, 1, 16, 2)
+
+
+@pytest.mark.parametrize("P", [1, 2, 3, 8])
+@pytest.mark.parametrize("T", [0, 1, 2, 15, 63, 64, 65])
+@pytest.mark.parametrize("name", ["iir", "minlstm", "aaren", "gated_deltanet"])
+def test_lengths(name, T, P):
+    check(name, 2, T, P)
+
+
+@pytest.mark.parametrize("name", ["ema", "minlstm", "iir", "retnet"])
+def test_long(name):
+    check(name, 1, 1000, 8)
+
+
+MAX_PLUS = """# sizes: D=5
+cell best(D) {
+  input  a: [D], b: [D]
+  state  s: [D] = -inf
+  s[t] = max(a[t] + s[t-1], b[t])
+  output s
+}"""
+
+LSE_PLUS = """# sizes: D=5
+cell soft(D) {
+  input  a: [D], b: [D]
+  state  s: [D] = -inf
+  s[t] = logaddexp(a[t] + s[t-1], b[t])
+  output s
+}"""
+
+VITERBI = """# sizes: N=4
+cell viterbi(N) {
+  input  e: [N]
+  param  A: [N, N]  ~ normal(0, 1)
+  state  s: [N] = 0
+  s[t] = e[t] + A @max s[t-1]
+  output s
+}"""
+
+FORWARD = """# sizes: N=4
+cell forward(N) {
+  input  e: [N]
+  param  A: [N, N]  ~ normal(0, 1)
+  state  s: [N] = 0
+  s[t] = e[t] + A @lse s[t-1]
+  output s
+}"""
+
+DENSE = """# sizes: H=4
+cell dense(H) {
+  input  x: [H], g: []
+  param  A: [H, H]  ~ normal(0, 0.4)
+  state  h: [H] = 0
+  h[t] = A @ h[t-1] * sigmoid(g[t]) + x[t]
+  output y: [H] = tanh(h[t]) * h[t-1]
+}"""
+
+RESET = """# sizes: D=3
+cell reset(D) {
+  input  x: [D], z: []
+  state  h: [D] = 0
+  h[t] = (0 if z[t] > 0.5 else exp(-z[t]^2)) * h[t-1] + x[t]
+  output h
+}"""
+
+COUPLED = """# sizes: D=3
+cell coupled(D) {
+  input  x: [D], w: [D]
+  state  p: [D] = 0, q: [D] = 0, r: [D] = 0
+  p[t] = 0.9 * cos(w[t]) * p[t-1] - 0.9 * sin(w[t]) * q[t-1] + x[t]
+  q[t] = 0.9 * sin(w[t]) * p[t-1] + 0.9 * cos(w[t]) * q[t-1]
+  r[t] = 0.5 * r[t-1] * sigmoid(p[t-1]) + q[t]
+  output y: [D] = p[t] * r[t]
+}"""
+
+LAGS = """# sizes: D=3
+cell lags(D) {
+  input  x: [D]
+  state  h: [D] = 0
+  h[t] = 0.5 * h[t-1] + x[t-1] * x[t-4]
+  output y: [D] = h[t] * x[t-2]
+}"""
+
+TEXTS = {"max": MAX_PLUS, "lse": LSE_PLUS, "viterbi": VITERBI, "forward": FORWARD, "dense": DENSE, "reset": RESET,
+         "coupled": COUPLED, "lags": LAGS}
+
+
+@pytest.mark.parametrize("P", [2, 4])
+@pytest.mark.parametrize("name", TEXTS)
+def test_structures(name, P):
+    for T in (3, 17):
+        check(TEXTS[name], 2, T, P)
+
+
+@pytest.mark.parametrize("text, reason", [
+    ("# sizes: H=3\ncell c(H) {\n  input x: [H]\n  state h: [H] = 0\n  h[t] = tanh(h[t-1] + x[t])\n  output h\n}",
+     "tanh"),
+])
+def test_refused(text, reason):
+    with pytest.raises(forms.Unsuitable, match=reason):
+        scan(text, 2)
+
+
+def test_single_precision():
+    for name in ("minlstm", "gated_deltanet"):
+        (xs, ps, ss), ends, _, _ = reference(name, 2, 64)
+        e = scan(name, 4, torch.float32)
+        low = lambda some: [x.float() if x.is_floating_point() else x for x in some]
+        ys, finals, _ = e.forward(low(xs), low(ps), low(ss), seed=0, training=False, keep=False)
+        for got, want in zip((*ys, *finals), (*ends[0], *ends[1])):
+            assert math.isfinite(got.sum()) and (got.double() - want).abs().max() < 1e-5 * want.abs().max()
