@@ -200,8 +200,8 @@ class LlvmExecutable:
                          "with a parameter lies between states, so that is cheaper than keeping values")
         else:
             names = ", ".join(o.name for o in self.lowered.adjoint.forward.outputs[len(self.cell.outputs):])
-            lines.append(f"  backward reads what forward keeps ({names or 'nothing'}): a product with a parameter "
-                         "lies between states, too dear to repeat")
+            why = ": a product with a parameter lies between states, too dear to repeat" * (self.lowered.save == "auto")
+            lines.append(f"  backward reads what forward keeps ({names or 'nothing'}){why}")
         if B is not None and T is not None:
             kept = sum(_numel(shape) * dtype.itemsize for shape, dtype in self.tape_meta(B, T))
             lines.append(f"  kept for backward at B={B}, T={T}: {kept} bytes ({kept / 2**20:.2f} MiB)")

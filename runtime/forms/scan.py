@@ -2,7 +2,8 @@
 
 1. Summaries of the segments (`compiler.passes.summary`): what each does to the states, whatever they were.
 2. From them, in P short steps, the states at the starts of the segments.
-3. The cell itself on all segments, from these states; then the T mod P steps that are left, one after the other.
+3. The cell itself on all segments, from these states; then the T mod P steps that are left (at the end of time, or
+   at its start where the cell runs backwards), one after the other.
 
 Backward is the same on the adjoint cell, which is linear in the cotangents of the states and reads what the forward
 pass kept of the segments: its summaries give the cotangents at the ends of the segments, and the adjoint runs from
@@ -142,8 +143,6 @@ class Scanned:
         self.cell: Cell = source.lowered.cell
         if not self.cell.inputs:
             raise Unsuitable("it has no inputs, which would say how long to run")
-        if self.cell.reverse:
-            raise Unsuitable("it runs backwards")
         self.before = Stages(source.lowered.split, source)
         _ = self.after                          # unsuitable now rather than in the middle of training
         self.steps = source.backend.build(source.lowered, source.dtype)
@@ -167,7 +166,8 @@ class Scanned:
                                    _named(self.cell.states, states), P, training)
         starts = [found[s.name].flatten(0, 1) for s in self.cell.states]
         ys, ends, main = self.steps.forward([x.flatten(0, 1) for x in head], params, starts, **options)
-        between = [x.unflatten(0, (B, P))[:, -1].contiguous() for x in ends]
+        end = 0 if self.cell.reverse else -1
+        between = [x.unflatten(0, (B, P))[:, end].contiguous() for x in ends]
         zs, finals, rest = self.steps.forward(tail, params, between, **options)
         return self._joined(ys, zs), finals, [*main, *rest, *starts, *between] if keep else []
 
@@ -188,7 +188,8 @@ class Scanned:
         ends = [found[name].flatten(0, 1) if (name := f"d.{s.name}") in found else None for s in self.cell.states]
         ex, ep, es = self.steps.backward([x.flatten(0, 1) for x in head], params, starts, main,
                                          [None if d is None else d.flatten(0, 1) for d in d_head], ends, **options)
-        es = [None if d is None else d.unflatten(0, (B, P))[:, 0].contiguous() for d in es]
+        start = -1 if self.cell.reverse else 0
+        es = [None if d is None else d.unflatten(0, (B, P))[:, start].contiguous() for d in es]
         return self._joined(ex, dx), [_sum(p, q) for p, q in zip(ep, dp)], es
 
     def _known(self, head: Sequence[Tensor], tape: Sequence[Tensor],
@@ -229,12 +230,18 @@ class Scanned:
 
     # -- time ---------------------------------------------------------------------
     def _cut(self, xs: Sequence[Tensor | None]) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """[B, T, ...] -> segments [B, P, L, ...] and the steps that are left."""
+        """[B, T, ...] -> segments [B, P, L, ...] and the steps that are left, the last ones to run."""
         head, tail, P = [], [], self.segments
         for x in xs:
-            L = 0 if x is None else x.shape[1] // P
-            head.append(None if x is None else x[:, :P * L].unflatten(1, (P, L)))
-            tail.append(None if x is None else x[:, P * L:])
+            if x is None:
+                head.append(None)
+                tail.append(None)
+                continue
+            L = x.shape[1] // P
+            rest = x.shape[1] - P * L
+            x, y = (x[:, rest:], x[:, :rest]) if self.cell.reverse else (x[:, :P * L], x[:, P * L:])
+            head.append(x.unflatten(1, (P, L)))
+            tail.append(y)
         return head, tail
 
     def _joined(self, head: Sequence[Tensor | None], tail: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -245,7 +252,8 @@ class Scanned:
                 out.append(None)
                 continue
             x = x.unflatten(0, (y.shape[0], self.segments)).flatten(1, 2)
-            out.append(torch.cat((x, y), 1) if y.shape[1] else x.contiguous())
+            pair = (y, x) if self.cell.reverse else (x, y)
+            out.append(torch.cat(pair, 1) if y.shape[1] else x.contiguous())
         return out
 
 

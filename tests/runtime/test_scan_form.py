@@ -1,6 +1,7 @@
 """Segments side by side against the interpreter: outputs, final states and every gradient."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ostinato.runtime.files import declared_sizes
 from ostinato.runtime.sample import sample
 from ostinato.runtime.sources import elaborate
 
+BACKWARDS = "backwards "         # in front of a name or text: the cell run backwards in time
 ZOO = Path(__file__).parents[2] / "examples" / "zoo"
 F64 = torch.float64
 
@@ -22,8 +24,10 @@ F64 = torch.float64
 @cache
 def lowered(source: str) -> Lowered:
     """A zoo cell by name, or a text whose first line has `# sizes: ...`."""
+    backwards, source = source.startswith(BACKWARDS), source.removeprefix(BACKWARDS)
     text = source if "\n" in source else (ZOO / f"{source}.ost").read_text()
-    return llvm.prepare(elaborate(text, None, declared_sizes(text)).cell)
+    cell = elaborate(text, None, declared_sizes(text)).cell
+    return llvm.prepare(replace(cell, reverse=True) if backwards else cell)
 
 
 @cache
@@ -190,6 +194,12 @@ TEXTS = {"max": MAX_PLUS, "lse": LSE_PLUS, "viterbi": VITERBI, "forward": FORWAR
 def test_structures(name, P):
     for T in (3, 17):
         check(TEXTS[name], 2, T, P)
+
+
+@pytest.mark.parametrize("name", ["minlstm", "iir", "mlstm", LAGS])
+def test_backwards(name):
+    for T in (3, 17, 24):
+        check(BACKWARDS + name, 2, T, 4)
 
 
 @pytest.mark.parametrize("text, reason", [
