@@ -7,12 +7,15 @@ those after j, and a_i reading the state S'_i before step i,
     S_C        = p(C) S_0 + sum_j (t(j) x_j) y_j^T
 
 Where y_j = z_j + sum_r c_jr w_jr with the inner reads w = a . S', these solve (I - G c) w = (a p) . S_0 + G z.
-Decays are running products, so zeros (and logarithms -inf) are exact, and so are gradients there. All factors are
-products over steps forward, none is a quotient.
+Decays are running products, so zeros (and logarithms -inf) are exact, and so are gradients there. Where they differ
+from channel to channel, D(i, j) is a vector: inside a block of 16 steps it is made as such, between blocks it is the
+product of what comes before and after the start of the later block. So every factor is a product of decays of some
+steps, never a quotient: none is larger than 1 if the decays are not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ....ir.build import Builder
@@ -20,6 +23,7 @@ from ....ir.cell import State
 from ....ir.types import Dim, Type
 from .lift import LETTERS, Unchunkable
 
+BLOCK = 16      # steps between which decays that differ from channel to channel are multiplied out
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +57,28 @@ class Matrix:
             self.scalar = None
         self.old = self.b.read("state", self.state.name, self.state.type)
 
-    # -- decays ---------------------------------------------------------------
+    # -- decays: d [*lead, n, ...] over a stretch of n steps ----------------------
     def constant(self, shape: tuple[Dim, ...], axis: int, at: int) -> str:
         """1 at one place of an axis, elsewhere 0."""
-        b = self.b
-        iota = b.add("iota", (), Type("int", (shape[axis],)), "iota")
-        hit = b.op("eq", iota, b.literal(at, "int"))
-        one = b.op("select", hit, b.full(1.0, Type("real", (shape[axis],))), b.full(0.0, Type("real", (shape[axis],))))
+        b, real = self.b, Type("real", (shape[axis],))
+        iota = b.add("iota", (), Type("int", real.shape), "iota")
+        one = b.op("select", b.op("eq", iota, b.literal(at, "int")), b.full(1.0, real), b.full(0.0, real))
         return b.broadcast(one, shape, (axis,))
 
     def compared(self, op: str, shape: tuple[Dim, ...], by: int = 0) -> str:
         """i op j + by over the axes i and j after `lead`."""
-        b = self.b
-        iota = b.add("iota", (), Type("int", (self.dim,)), "iota")
-        j = iota if by == 0 else b.op("add", iota, b.literal(by, "int"))
-        two = (self.dim, self.dim)
-        return b.broadcast(b.op(op, b.broadcast(iota, two, (0,)), b.broadcast(j, two, (1,))), shape, (self.n, self.n + 1))
+        b, two = self.b, shape[self.n:self.n + 2]
+        i, j = (b.add("iota", (), Type("int", (d,)), "iota") for d in two)
+        j = j if by == 0 else b.op("add", j, b.literal(by, "int"))
+        return b.broadcast(b.op(op, b.broadcast(i, two, (0,)), b.broadcast(j, two, (1,))), shape, (self.n, self.n + 1))
 
     def shifted(self, d: str, by: int) -> str:
-        """d one step later (1) or earlier (-1) along C, 0 where there is none."""
-        b, less = self.b, Dim(f"{self.dim.name}-1", self.dim.size - 1)
-        return b.pad(b.slice(d, self.n, 0 if by > 0 else 1, less), self.n, 1 if by > 0 else 0, self.dim)
+        """d one step later (1) or earlier (-1), 0 where there is none."""
+        b, dim = self.b, self.b.type(d).shape[self.n]
+        if dim.size == 1:
+            return b.full(0.0, b.type(d))
+        less = Dim(f"{dim.name}-1", dim.size - 1)
+        return b.pad(b.slice(d, self.n, 0 if by > 0 else 1, less), self.n, 1 if by > 0 else 0, dim)
 
     def before(self, d: str) -> str:
         """p(i): the product of the decays of the steps before i."""
@@ -81,7 +86,8 @@ class Matrix:
 
     def after(self, d: str) -> str:
         """t(j): the product of the decays of the steps after j."""
-        last = self.constant(self.b.type(d).shape, self.n, self.dim.size - 1)
+        shape = self.b.type(d).shape
+        last = self.constant(shape, self.n, shape[self.n].size - 1)
         return self.b.running(self.shifted(d, -1), last, self.n, reverse=True)
 
     def whole(self, d: str) -> str:
@@ -91,13 +97,52 @@ class Matrix:
 
     def between(self, d: str) -> str:
         """D(i, j) [*lead, i, j, ...]: the product of the decays strictly between j and i; 0 for j >= i."""
-        b = self.b
-        shape = b.type(d).shape
-        wide = (*shape[:self.n + 1], self.dim, *shape[self.n + 1:])
+        b, shape = self.b, self.b.type(d).shape
+        wide = (*shape[:self.n + 1], *shape[self.n:])
         axes = (*range(self.n + 1), *range(self.n + 2, len(wide)))
-        start = self.compared("eq", wide, 1)
-        unit = b.op("select", start, b.full(1.0, Type("real", wide)), b.full(0.0, Type("real", wide)))
+        real = Type("real", wide)
+        unit = b.op("select", self.compared("eq", wide, 1), b.full(1.0, real), b.full(0.0, real))
         return b.running(b.broadcast(self.shifted(d, 1), wide, axes), unit, self.n)
+
+    # -- blocks of steps, where decays differ from channel to channel ---------------
+    def blocks(self) -> list[tuple[int, Dim]]:
+        """First steps and axes of the blocks."""
+        C, name = self.dim.size, self.dim.name
+        if C <= BLOCK:
+            return [(0, self.dim)]
+        return [(i, Dim(f"{name}[{i}:{min(i + BLOCK, C)}]", min(BLOCK, C - i))) for i in range(0, C, BLOCK)]
+
+    def cut(self, x: str, start: int, dim: Dim) -> str:
+        """A stretch of steps of a value [*lead, C, ...]."""
+        return x if dim == self.dim else self.b.slice(x, self.n, start, dim)
+
+    def earlier(self, start: int) -> Dim:
+        """The axis of the steps before one."""
+        return self.dim if start == self.dim.size else Dim(f"{self.dim.name}[0:{start}]", start)
+
+    def inside(self, x: str, axis: int, start: int, dim: Dim) -> str:
+        """D(i, j) * x_j along the decay of an axis, i and j in one block: [*lead, i, j, K or V]."""
+        def make() -> str:
+            d = self.between(self.cut((self.row, self.column)[axis], start, dim))
+            wide = self.b.type(d).shape
+            return self.b.op("mul", d, self.b.broadcast(self.cut(x, start, dim), wide,
+                                                        (*range(self.n), self.n + 1, self.n + 2)))
+        return self._once(("inside", x, axis, start), make)
+
+    def carried(self, x: str, axis: int, start: int) -> str:
+        """x_j of the steps before a block, decayed up to its start."""
+        dim = self.earlier(start)
+        return self._once(("carried", x, axis, start), lambda: self.b.op(
+            "mul", self.cut(x, 0, dim), self.after(self.cut((self.row, self.column)[axis], 0, dim))))
+
+    def anchored(self, axis: int, start: int, dim: Dim) -> str:
+        """The decay from the start of a block to each of its steps."""
+        return self.before(self.cut((self.row, self.column)[axis], start, dim))
+
+    def _once(self, key: tuple, make: Callable[[], str]) -> str:
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
 
     # -- products ---------------------------------------------------------------
     def spec(self, text: str) -> str:
@@ -114,21 +159,11 @@ class Matrix:
         b = self.b
         return x if by is None else b.op("mul", x, b.broadcast(by, b.type(x).shape, tuple(range(b.type(by).rank))))
 
-    def decayed(self, x: str, axis: int) -> str:
-        """D(i, j) * x_j along the decay of an axis: [*lead, i, j, K or V]."""
-        key = "decayed", x, axis
-        if key not in self.cache:
-            d = self.between((self.row, self.column)[axis])
-            wide = self.b.type(d).shape
-            self.cache[key] = self.b.op(
-                "mul", d, self.b.broadcast(x, wide, (*range(self.n), self.n + 1, self.n + 2)))
-        return self.cache[key]
-
     def gram(self, reader: str, w: Written, axis: int) -> str:
         """G(i, j) = reader_i . D(i, j) x_j, 0 for j >= i: [*lead, i, j]."""
         b, x = self.b, (w.x, w.y)[axis]
         if (self.row, self.column)[axis] is not None:
-            return self.contract(reader, self.decayed(x, axis), "ik,ijk->ij")
+            return self._once(("gram", reader, x, axis), lambda: self._channel_gram(reader, x, axis))
         g = self.contract(reader, x, "ik,jk->ij")
         if self.scalar is not None:
             return b.op("mul", g, self.between(self.scalar))
@@ -136,6 +171,18 @@ class Matrix:
             return g                                    # the decay of the other axis is 0 for j >= i
         shape = b.type(g).shape
         return b.op("select", self.compared("gt", shape), g, b.full(0.0, Type("real", shape)))
+
+    def _channel_gram(self, reader: str, x: str, axis: int) -> str:
+        b, n, rows = self.b, self.n, []
+        for start, dim in self.blocks():
+            a = self.cut(reader, start, dim)
+            row = self.contract(a, self.inside(x, axis, start, dim), "ik,ijk->ij")
+            if start:
+                near = b.op("mul", a, self.anchored(axis, start, dim))
+                far = self.contract(near, self.carried(x, axis, start), "ik,jk->ij")
+                row = b.concat((far, row), n + 1, self.earlier(start + dim.size))
+            rows.append(row if start + dim.size == self.dim.size else b.pad(row, n + 1, 0, self.dim))
+        return rows[0] if len(rows) == 1 else b.concat(tuple(rows), n, self.dim)
 
     def of_state(self, reader: str, axis: int) -> str:
         """(reader_i p(i)) . S_0: [*lead, i, V or K]."""
@@ -146,12 +193,21 @@ class Matrix:
         y = y if across is None else self.b.op("mul", y, self.before(across))
         return y if self.scalar is None else self.times(y, self.before(self.scalar))
 
-    def applied(self, gram: str, w: Written, axis: int, strict: bool = True) -> str:
+    def applied(self, gram: str, w: Written, axis: int) -> str:
         """sum_j G(i, j) D(i, j) y_j with the decay of the other axis."""
-        y = (w.x, w.y)[1 - axis]
-        if (self.row, self.column)[1 - axis] is not None:
-            return self.contract(gram, self.decayed(y, 1 - axis), "ij,ijv->iv")
-        return self.contract(gram, y, "ij,jv->iv")
+        b, n, y, other = self.b, self.n, (w.x, w.y)[1 - axis], 1 - axis
+        if (self.row, self.column)[other] is None:
+            return self.contract(gram, y, "ij,jv->iv")
+        out = []
+        for start, dim in self.blocks():
+            g = self.cut(gram, start, dim)
+            here = g if dim == self.dim else b.slice(g, n + 1, start, dim)
+            part = self.contract(here, self.inside(y, other, start, dim), "ij,ijv->iv")
+            if start:
+                far = self.contract(b.slice(g, n + 1, 0, self.earlier(start)), self.carried(y, other, start), "ij,jv->iv")
+                part = b.op("add", b.op("mul", far, self.anchored(other, start, dim)), part)
+            out.append(part)
+        return out[0] if len(out) == 1 else b.concat(tuple(out), n, self.dim)
 
     # -- what is wanted -----------------------------------------------------------
     def read(self, reader: str, axis: int, written: list[Written]) -> str:
