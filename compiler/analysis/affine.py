@@ -151,15 +151,17 @@ def nodes_of(c: Affine) -> tuple[str, ...]:
 
 
 def _component(cell: Cell, states: tuple[str, ...], b: Rewriter) -> Affine | Nonlinear:
-    """The first semiring over which it is affine; else the reason of the one that got furthest."""
-    at = {n.name: i for i, n in enumerate(cell.body)}
-    reason, furthest = "", -1
+    """The first semiring over which it is affine; else why it is not over (+, *), and where
+    that is for the operation of another semiring, why not over that one."""
+    reason, wall = "", ""
     for s in SEMIRINGS:
         try:
             expansion = Expansion(cell, states, b, s)
         except NotAffine as error:
-            if at[error.node] > furthest:
-                reason, furthest = str(error), at[error.node]
+            if s is SUM:
+                reason, wall = str(error), error.op
+            elif wall == s.plus:
+                reason += f"; {error}"
             continue
         form = _Normal(expansion.alg, cell)
         terms, offsets, first = {}, {}, set()

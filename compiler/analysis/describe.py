@@ -52,8 +52,7 @@ def _where(c: Affine, text: Text) -> list[str]:
             if n in text.next:
                 out[n] = ""
             else:
-                shown = text.definition(n)
-                out[n] = f"where {n} = {shown}" if "iota(" not in shown else f"where {n} depends on positions only"
+                out[n] = f"where {n} = {text.definition(n)}"
     return [line for line in out.values() if line]
 
 
@@ -186,8 +185,7 @@ class _Equation:
             return self.rank_one(p.write, p.read, p.left)
         if p.matrix:
             scalar = not any(a >= self.lead for x in p.left.atoms for a in x.axes)
-            wrapped = self.text.show_product(p.left) if scalar else self.diag(p.left)
-            return f"{wrapped} {p.matrix}" if p.left != Product(1, ()) else p.matrix
+            return self.text.show_product(p.left, p.matrix) if scalar else f"{self.diag(p.left)} {p.matrix}"
         return self.diagonal(p.left)
 
     def diagonal(self, p: Product) -> str:
@@ -246,8 +244,9 @@ class _Equation:
                     r = self.type.rank
                     k, v = (self.text.product(x, (*range(r - 2), a)) for x, a in ((write, r - 2), (value, r - 1)))
                     found.append(self.rank_one(k, v))
-                case Dense(value):
-                    found.append(self.text.show(value))
+                case Dense(value):      # a state that nothing is done to would else be called by its own name
+                    found.append(self.text.definition(value) if self.text.next.get(value) == self.state
+                                 else self.text.show(value))
         return plus(found)
 
     # -- other semirings ----------------------------------------------------------------

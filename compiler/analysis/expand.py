@@ -10,29 +10,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ...ir.cell import Cell, Node
 from ...ir.ops import spec_parts
-from ...ir.types import Dim, Type
+from ...ir.types import Type
 from ..passes.algebra import constant
 from ..passes.dce import live
 from ..passes.rewrite import Rewriter
 from .mathematics import is_named
-from .multilinear import INNER, SUM, Algebra, Factor, Part, Semiring
+from .multilinear import INNER, SUM, Algebra, Factor, Part, Semiring, is_matrix
+from .selections import MOVES, SELECTIONS, selection
 
 Parts = tuple[Part, ...]
-_SELECTIONS = frozenset("slice pad index place concat stack interleave fold cumsum".split())
-_ADDING = frozenset("pad place fold cumsum".split())     # these put in zeros or add: in the sum semiring only
 
 
 class NotAffine(Exception):
-    """`node`: what is in the way."""
+    """`op`: the operation in the way."""
 
     def __init__(self, reason: str, n: Node):
         line = f"line {n.span.line}: " if n.span else ""
         super().__init__(f"{line}{reason}" + (f", in `{n.name}`" if is_named(n) and "." not in n.name else ""))
-        self.node = n.name
+        self.op = n.op
 
 
 class Expansion:
@@ -143,7 +141,7 @@ class Expansion:
             return self._summed(self.parts[n.args[0]], letters, n)
         if n.op == "select":
             return self._select(n)
-        if n.op in _SELECTIONS and (s is SUM or n.op not in _ADDING):
+        if n.op in (SELECTIONS if s is SUM else MOVES) and all(a not in self.parts for a in self._indices(n)):
             return self._selection(n)
         if s is SUM and n.op == "solve" and n.args[0] not in self.parts:
             return self._solve(n)
@@ -154,6 +152,10 @@ class Expansion:
         """`of a value that depends on h and c`"""
         states = dict.fromkeys(p.of for a in n.args for p in self.parts.get(a, ()) if p.of is not None)
         return f"{word} a value that depends on {' and '.join(states)}"
+
+    @staticmethod
+    def _indices(n: Node) -> tuple[str, ...]:
+        return n.args[1:] if n.op in ("gather", "scatter") else ()
 
     def _minus(self, name: str, kind: str) -> Parts:
         return tuple(self.alg.negative(p, kind) for p in self.of(name))
@@ -215,7 +217,9 @@ class Expansion:
                 zero = Factor(self.b.full(self.s.zero, Type(kind)), ())
                 return choose(f, zero) if keep else choose(zero, f)
             p = self.alg.fold(p)
-            wide = [set(c.letters) <= set(f.letters) for f in p.factors]
+            fixed = self.alg.static(c.node)         # a static matrix is not made to depend on the step
+            wide = [set(c.letters) <= set(f.letters) and (fixed or not is_matrix(f) or not self.alg.static(f.node))
+                    for f in p.factors]
             if not any(wide):
                 return p.with_factors((*p.factors, one(self.alg.one(kind))))
             return p.with_factors(one(f) if w else f for f, w in zip(p.factors, wide))
@@ -232,35 +236,30 @@ class Expansion:
                 out.append(masked(p, True))
         return self.alg.merged((*out, *(masked(q, False) for q in right)), kind)
 
-    # -- slices and the like: products with constant matrices of zeros and ones --------
+    # -- slices, gathers and the like: products with matrices of ones and zeros ---------
     def _selection(self, n: Node) -> Parts:
         """What does not depend on the states goes through the operation itself."""
         out: list[Part] = []
         offsets: list[str] = []
+        values = n.args[:len(n.args) - len(self._indices(n))]
         start = 0
-        for i, a in enumerate(n.args):
+        for i, a in enumerate(values):
             t, parts = self.b.type(a), self.of(a)
             free = self.alg.dense((p for p in parts if p.of is None), t)
             offsets.append(free or self.b.full(self.s.zero, t))
-            out += [self._chosen(n, p, t, i, start) for p in parts if p.of is not None]
+            moved, ones = selection(self.b, self.s, n, t, i, start)
+            for p in parts:
+                if p.of is not None and n.attr("axis") not in p.place and n.op in ("slice", "index"):
+                    out.append(self._sliced(n, p))
+                elif p.of is not None:
+                    p = p.renamed(moved)
+                    inner = {c: 1 for c in ones.letters if c >= INNER}
+                    out += self._reduced((p.with_factors((*p.factors, ones)),), inner, n)
             start += t.shape[n.attr("axis")].size if n.op == "concat" else 0
         if any(constant(self.b, o) != self.s.zero for o in offsets):
-            node = self.b.add(n.op, tuple(offsets), n.type, n.name, **dict(n.attrs))
+            node = self.b.add(n.op, (*offsets, *n.args[len(values):]), n.type, n.name, **dict(n.attrs))
             out.append(Part((self.atom(node),)))
         return self.alg.merged(out, n.type.kind)
-
-    def _chosen(self, n: Node, p: Part, t: Type, i: int, start: int) -> Part:
-        """Part `p` of operand `i` of type `t` through a selection."""
-        axis, out = n.attr("axis"), n.type
-        if axis not in p.place and n.op in ("slice", "index"):
-            return self._sliced(n, p)
-        shifts = {c: c + (n.op in ("place", "stack")) - (n.op == "index") for c in range(axis, t.rank)}
-        if n.op not in ("place", "stack"):
-            shifts[axis] = INNER
-        p = p.renamed(shifts)
-        matrix = self._ones(n, t.shape[axis] if axis < t.rank else None, i, start)
-        p = p.with_factors((*p.factors, matrix))
-        return self._reduced((p,), {INNER: 1} if n.op not in ("place", "stack") else {}, replace(n, type=out))[0]
 
     def _sliced(self, n: Node, p: Part) -> Part:
         """A slice along an axis that the state does not have: of the factors."""
@@ -275,32 +274,6 @@ class Expansion:
             factors.append(f)
         p = p.with_factors(factors)
         return p.renamed({c: c - 1 for c in range(axis + 1, n.type.rank + 1)}) if n.op == "index" else p
-
-    def _ones(self, n: Node, old: Dim | None, i: int, start: int) -> Factor:
-        """The semiring's one where the new axis shows the old one (or operand i), zero elsewhere."""
-        b, axis = self.b, n.attr("axis")
-        new = None if n.op == "index" else n.type.shape[axis]
-        old = None if n.op in ("place", "stack") else old
-        shape = tuple(d for d in (new, old) if d is not None)
-        letters = ((axis,) if new is not None else ()) + ((INNER,) if old is not None else ())
-
-        def along(d: Dim | None, at: int) -> str:
-            if d is None:
-                return b.full({"index": n.attr("at"), "place": n.attr("at"), "stack": i}[n.op], Type("int", shape))
-            return b.broadcast(b.add("iota", (), Type("int", (d,)), "iota"), shape, (at,))
-        q, p = along(new, 0), along(old, len(shape) - 1)
-        match n.op:
-            case "slice":
-                q = b.op("add", q, b.literal(n.attr("start"), "int"))
-            case "pad" | "concat":
-                p = b.op("add", p, b.literal(n.attr("start", start), "int"))
-            case "interleave":
-                q = b.op("floordiv", q, b.literal(n.attr("times"), "int"))
-            case "fold":
-                p = b.op("floordiv", p, b.literal(n.attr("times"), "int"))
-        test = "eq" if n.op != "cumsum" else "le" if n.attr("reverse") else "ge"
-        t = Type(n.type.kind, shape)
-        return Factor(b.op("select", b.op(test, q, p), b.full(self.s.one, t), b.full(self.s.zero, t)), letters)
 
     def _solve(self, n: Node) -> Parts:
         """A^-1 x as a product with the inverse of A."""

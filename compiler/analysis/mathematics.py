@@ -60,6 +60,7 @@ class Text:
                      if s.name != "t" and self.nodes[s.next].op not in ("input", "param", "state")}
         self.named = {n.name for n in source.body if is_named(n)} | set(self.next)
         self.used: dict[str, None] = {}
+        self._axes: tuple[int, ...] | None = None       # where the axes of what is shown are in the whole expression
 
     # -- products ---------------------------------------------------------------
     def product(self, name: str, axes: tuple[int, ...] | None = None, through: bool = False) -> Product:
@@ -100,7 +101,8 @@ class Text:
         n = self.nodes[name]
         if name in self.next:
             self.used[name] = None
-            return f"{self.next[name]}[t]", ATOM
+            base, at, lag = self.next[name].rpartition("@")         # x@1[t] is x[t]
+            return (self.old(f"{base}@{int(lag) - 1}") if lag != "1" else f"{base}[t]") if at else f"{lag}[t]", ATOM
         if n.op == "state":
             return self.old(n.attr("name")), ATOM
         if n.op in ("input", "param"):
@@ -110,11 +112,24 @@ class Text:
             text = f"{v:.6g}" if isinstance(v, (int, float)) and not isinstance(v, bool) else str(v)
             return text, ATOM if not text.startswith("-") else SUM
         if n.op == "broadcast":
-            return self._expression(n.args[0])
+            return self._at(tuple(self._places(n.type.rank)[i] for i in n.attr("axes")), n.args[0])
+        if n.op == "iota":
+            return "ijklmnpq"[self._places(1)[0]], ATOM
         if name in self.named:
             self.used[name] = None
             return name, ATOM
         return self._operation(n)
+
+    def _places(self, rank: int) -> tuple[int, ...]:
+        return tuple(range(rank)) if self._axes is None else self._axes
+
+    def _at(self, axes: tuple[int, ...] | None, name: str) -> tuple[str, int]:
+        """The expression of a value whose axes have these places."""
+        before, self._axes = self._axes, axes
+        try:
+            return self._expression(name)
+        finally:
+            self._axes = before
 
     def old(self, state: str) -> str:
         """The value that a state has before the step."""
@@ -128,6 +143,15 @@ class Text:
         return self._operation(self.nodes[name])[0]
 
     def _operation(self, n: Node) -> tuple[str, int]:
+        before = self._axes
+        if OPS[n.op].group != "pointwise":
+            self._axes = None
+        try:
+            return self._shown(n)
+        finally:
+            self._axes = before
+
+    def _shown(self, n: Node) -> tuple[str, int]:
         args = n.args
         match n.op:
             case "mul" | "neg":
@@ -151,7 +175,9 @@ class Text:
                 return f"e^{text}" if binds >= ATOM else f"e^({text})", ATOM
             case "select":
                 c, x, y = (self._tight(a, SUM) for a in args)
-                return f"{x} if {c} else {y}", 0
+                if c == "i == j" and y == "0" and n.type.rank == 2:
+                    return (f"diag({x})", ATOM) if x != "1" else ("I", ATOM)
+                return (f"[{c}]", ATOM) if (x, y) == ("1", "0") else (f"{x} if {c} else {y}", 0)
             case "contract":
                 return self._contraction(n)
             case "reduce":

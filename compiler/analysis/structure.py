@@ -95,7 +95,7 @@ def _kind(cell: Cell, to: str, term: Term) -> str:
         case [LowRank()]:
             return "low rank"
         case [Apply(_, _, axes)]:
-            return "block-diagonal" if any(a >= lead for a in axes) else "dense"
+            return "block-diagonal" if axes else "dense"
     axes = {a - lead for m in scales for a in m.axes if a >= lead}
     if not term.maps:
         return "identity"
@@ -113,7 +113,7 @@ def _kind(cell: Cell, to: str, term: Term) -> str:
 def _decay(factor: str, semiring: str, text: Text, ranges: Ranges) -> str | None:
     """`e^g is a decay: g <= 0`, `f in [0, 1]`"""
     n = text.nodes[factor]
-    if semiring != "sum":
+    if semiring != "sum" or n.type.kind != "real":
         return None
     low, high = ranges.interval[factor]
     if n.op == "exp" and (top := ranges.interval[n.args[0]][1]) <= 0:

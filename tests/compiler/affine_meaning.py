@@ -1,16 +1,21 @@
 """What an `Affine` says, computed: the next values of its states from its terms and offsets."""
 
+import strategies
 import torch
 from ostinato.compiler.analysis.affine import Affine, Apply, Dense, LowRank, Mix, Outer, Scale
-from ostinato.ir import interp
+from ostinato.ir import interp, meaning
 
-PLUS = {"sum": torch.add, "max": torch.maximum, "lse": torch.logaddexp}
+PLUS = {kind: meaning.POINTWISE[op] for kind, op in (("sum", "add"), ("max", "max"), ("lse", "logaddexp"))}
 
 
 def reads(cell, seed=0, B=2, state=None):
     """Random values of one step, [B, *shape] (params [*shape]), by (op, name)."""
-    from strategies import values
     g = torch.Generator().manual_seed(seed)
+
+    def values(t, lead, g):
+        if t.kind == "complex":
+            return torch.complex(*(strategies.values(t.with_kind("real"), lead, g) for _ in range(2)))
+        return strategies.values(t, lead, g)
     out = {("input", p.name): values(p.type, (B,), g) for p in cell.inputs}
     out |= {("param", p.name): values(p.type, (), g) for p in cell.params}
     return out | {("state", s.name): values(s.type, (B,), g) for s in cell.states} | (state or {})
@@ -43,10 +48,10 @@ def _next(c, s, v, given, B):
                 found.append(v[value])
             case Outer(write, value):
                 found.append(v[write].unsqueeze(-1) * v[value].unsqueeze(-2))
-    total = torch.zeros((B, *t.sizes), dtype=torch.float64) if c.semiring == "sum" else None
+    total = torch.zeros(()) if c.semiring == "sum" else None
     for x in found:
         total = x if total is None else plus(total, x)
-    return total
+    return total.expand(B, *t.sizes)
 
 
 def _mapped(c, m, x, v, t):
@@ -62,7 +67,7 @@ def _mapped(c, m, x, v, t):
         return f
 
     def total(y, axis):
-        return {"sum": torch.sum, "max": torch.amax, "lse": torch.logsumexp}[c.semiring](y, axis)
+        return meaning.reduce(y, y.dim(), c.semiring, (axis,))
     match m:
         case Scale(factor, axes):
             return times(x, spread(v[factor], axes))
