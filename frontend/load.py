@@ -25,6 +25,8 @@ from .diagnostics import Abandon, OstinatoError, Reporter, did_you_mean, raise_e
 from .parse import parse
 
 TEXT = "<text>"
+STANDARD = "ostinato/"      # imports that begin so are of the standard library
+LIBRARY = Path(__file__).parent / "library"
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class _Loader:
         if key in self.modules:
             return self.modules[key]
         source = self.read(path, span)
-        name = str(path)
+        name = STANDARD + path.name if path.parent == LIBRARY else str(path)
         self.sources[name] = source
         self.open.append(key)
         try:
@@ -203,12 +205,13 @@ class _Loader:
                 module.functions[name] = item
 
     def import_(self, module: Module, item: t.Import, folder: Path | None) -> None:
-        if folder is None:
+        standard = item.path.startswith(STANDARD)
+        if folder is None and not standard:
             self.reporter.fail("import_from_text", item.span, file=item.path)
         if not item.path.strip() or "\0" in item.path:
             self.reporter.fail("import_not_found", item.span, file=item.path)
         try:
-            other = self.file(folder / item.path, item.span)
+            other = self.file(LIBRARY / item.path.removeprefix(STANDARD) if standard else folder / item.path, item.span)
         except OstinatoError as e:
             for d in e.diagnostics:
                 self.reporter.add(d)

@@ -58,8 +58,8 @@ OPS: dict[str, Op] = _table(
        "init region only: uniform(lo, hi), normal(mean, sd), bernoulli(p), orthogonal(gain); operands rank 0"),
     # pointwise
     *_unary("neg", NUM), *_unary("abs sign", ORD), *_unary("floor ceil round", ("real",)),
-    *_unary("exp log sqrt sin cos", FLT),
-    *_unary("expm1 log1p rsqrt tan tanh sigmoid softplus logsigmoid erf atan", ("real",)),
+    *_unary("exp expm1 log sqrt sin cos", FLT),
+    *_unary("log1p rsqrt tan tanh sigmoid softplus logsigmoid erf atan", ("real",)),
     *_unary("not", ("bool",)),
     *_unary("real", ("int", "bool", "real"), "real"), *_unary("int", ("real", "bool", "int"), "int"),
     *_unary("stop_gradient", ANY),

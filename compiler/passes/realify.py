@@ -163,7 +163,7 @@ class _Realify:
                 return self.product(*args, self.mul)
             case "div":
                 return self.quotient(*args)
-            case "exp" | "log" | "sqrt" | "sin" | "cos":
+            case "exp" | "expm1" | "log" | "sqrt" | "sin" | "cos":
                 return getattr(self, n.op)(*args[0], n)
             case "contract" if n.attr("semiring") == "sum":
                 return self.product(*args, lambda x, y: None if x is None or y is None else self.again(n, (x, y)))
@@ -210,6 +210,17 @@ class _Realify:
             return self.op("exp", a), None
         turn = self.op("cos", b), self.op("sin", b)
         return turn if a is None else (self.mul(size := self.op("exp", a), turn[0]), self.mul(size, turn[1]))
+
+    def expm1(self, a: Part, b: Part, n: Node) -> Pair:
+        """expm1(a) cos b - 2 sin(b/2)^2, where exp(a) cos b - 1 would cancel."""
+        if b is None:
+            return self.op("expm1", a), None
+        half = self.op("sin", self.op("mul", b, 0.5))
+        less = self.op("mul", self.op("mul", half, half), -2.0)      # cos b - 1
+        if a is None:
+            return less, self.op("sin", b)
+        re = self.op("add", self.op("mul", self.op("expm1", a), self.op("cos", b)), less)
+        return re, self.op("mul", self.op("exp", a), self.op("sin", b))
 
     def log(self, a: Part, b: Part, n: Node) -> Pair:
         return self.op("log", self.modulus(a, b)), self.angle(a, b, n.type)

@@ -137,7 +137,13 @@ FUNCTIONS = {
 }
 
 
-COMPLEX = {"exp": cmath.exp, "log": cmath.log, "sqrt": cmath.sqrt, "sin": cmath.sin, "cos": cmath.cos}
+def _expm1(z: complex) -> complex:
+    """Without the cancellation of exp(z) - 1."""
+    half = math.sin(z.imag / 2)
+    return complex(math.expm1(z.real) * math.cos(z.imag) - 2 * half * half, math.exp(z.real) * math.sin(z.imag))
+
+
+COMPLEX = {"exp": cmath.exp, "expm1": _expm1, "log": cmath.log, "sqrt": cmath.sqrt, "sin": cmath.sin, "cos": cmath.cos}
 
 
 def apply(name: str, x: Num) -> Num | None:

@@ -11,7 +11,7 @@ from ostinato.runtime.layer import Layer
 
 TEXTS = """z[t] + u[t]; z[t] - 2i; -z[t]; z[t] * u[t]; z[t] / u[t]; z[t] / x[t]; x[t] / z[t]; z[t] / 2i; 1i * x[t]; z[t] + x[t]; x[t] - z[t]
 conj(z[t]); exp(z[t]); exp(1i * x[t]); exp(complex_(x[t])); log(z[t]); log(-complex_(x[t])); sqrt(z[t]); sqrt(-complex_(x[t])); sqrt(1i * x[t])
-sin(z[t]); sin(1i * x[t]); sin(complex_(x[t])); cos(z[t]); cos(1i * x[t]); cos(complex_(x[t])); z[t]^3; z[t]^-2; polar(x[t], x[t])
+expm1(z[t]); expm1(1i * x[t]); expm1(complex_(x[t])); sin(z[t]); sin(1i * x[t]); sin(complex_(x[t])); cos(z[t]); cos(1i * x[t]); cos(complex_(x[t])); z[t]^3; z[t]^-2; polar(x[t], x[t])
 re(z[t]); im(z[t]); abs(z[t]); abs(1i * x[t]); angle(z[t]); im(complex_(x[t])); z[t] if x[t] > 0 else u[t]; 1 if x[t] > 0 else z[t]; stop_gradient(z[t]) * u[t]
 W @ z[t]; W @ x[t]; re(W) @ z[t]; 1i * im(W) @ z[t]; outer(z[t], x[t]); dot(z[t], u[t]); sum(z[t]); prod(z[t]); mean(z[t]); norm(z[t]); cumsum(z[t]); diag(z[t]); diag(W)
 W.T; concat(z[t][1:], [x[t][0]]); [z[t], u[t]]; [1i, z[t][1]]; z[t-2]; prod[H](W); outer(z[t], [1, 2i, x[t][0], 0]) @ ones(4); angle(-complex_(x[t])); log(-polar(x[t], 0)); sqrt(-polar(x[t], 0)); concat(z[t], x[t]); z[t][2]"""

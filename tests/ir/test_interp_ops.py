@@ -307,7 +307,7 @@ def test_a_read_without_a_value_is_refused():
         evaluate(b.nodes)
 
 
-@pytest.mark.parametrize("op", ["exp", "log", "sqrt", "sin", "cos", "mul", "div", "sub", "conj", "modulus", "re", "im"])
+@pytest.mark.parametrize("op", ["exp", "expm1", "log", "sqrt", "sin", "cos", "mul", "div", "sub", "conj", "modulus", "re", "im"])
 def test_complex_values_and_gradients_are_torchs(op):
     xs = [torch.complex(data(2, 4, seed=i), data(2, 4, seed=i + 5)).detach().requires_grad_()
           for i in range(OPS[op].arity)]

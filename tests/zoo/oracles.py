@@ -56,3 +56,4 @@ def per_head(a: Tensor) -> Tensor:
 import oracles_dense  # noqa: F401 (each fills STEPS)
 import oracles_lanes  # noqa: F401
 import oracles_matrix  # noqa: F401
+import oracles_spaces  # noqa: F401
