@@ -209,6 +209,11 @@ CALLS = _section(601, {
     "axis_not_allowed": ("`{name}` takes no axis",),
     "slice_misplaced": ("a slice stands for a part of a value and cannot be used here",
                         "write one index, or the name of a dimension"),
+    "grad_loss": ("`grad` differentiates a real scalar, got {actual}", "reduce it: `sum[K](...)`"),
+    "grad_leaf": ("`grad` differentiates by whole values that have a name",
+                  "write a state's old value `S[t-1]`, an input `x[t]`, a parameter or a local value"),
+    "grad_independent": ("the loss does not depend on {leaf}, so there is no gradient by it",),
+    "grad_heads": ("the loss of `grad` differs between heads, but {what}", "take one loss: `sum[{heads}](...)`"),
 })
 
 RUNTIME = _section(801, {
@@ -244,7 +249,7 @@ NOT_YET = _section(901, {
     "not_yet": ("{what} is not supported yet", "{instead}"),
     "not_yet_complex": None,
     "not_yet_semiring": None,
-    "not_yet_grad": ("grad(...) inside a cell is not supported yet", "write the derivative out"),
+    "not_yet_grad": None,
     "not_yet_gather": None,
     "not_yet_reverse": ("reverse sub-cells are not supported yet",),
     "not_yet_two_axes": ("a second time axis is not supported yet",),

@@ -1,4 +1,4 @@
-"""The joint body of an adjoint: forward values and, on top of them, all cotangents.
+"""Forward values and, on top of them, all cotangents: the joint body of an adjoint.
 
 Goes through the forward body backwards. Every node's cotangent is the sum of
 what its users contribute, and `derivatives` turns it into contributions to its
@@ -16,42 +16,18 @@ from .derivatives import GATHERED, D, spread
 from .derivatives import RULES as DERIVATIVES
 from .guards import Guards
 from .linear import COTANGENT, LinearRewriter
-from .rewrite import Rules
+from .rewrite import Rewriter, Rules
 
 
-class Joint:
-    """Builds the joint body: a pseudo-cell whose outputs are `d.INPUT` and then
-    `next.STATE`, and whose sums are `d.PARAM`."""
+class Backward:
+    """One way back through a body that `b` holds. `active`: nodes whose cotangents are wanted, and all
+    between them and the results; `guards`: of a cell with that body."""
 
-    def __init__(self, cell: Cell, rules: Rules):
-        self.cell, self.guards = cell, Guards(cell)
-        self.b = LinearRewriter(rules, cell.body)
+    def __init__(self, b: Rewriter, guards: Guards, active: set[str]):
+        self.b, self.guards, self.active = b, guards, active
         self.d = D(self.b, lambda name: name in self.guards.nonfinite)
         self.parts: dict[str, list[tuple[str, Node | None]]] = defaultdict(list)
-        self.active = _active(cell)
         self.titles: dict[str, str] = {}     # cotangents by their node, for names that a reader recognises
-
-    def build(self) -> Cell:
-        cell, reads = self.cell, {}
-        for ports, value, op in ((cell.outputs, "value", "input"), (cell.states, "next", "state")):
-            for p in ports:
-                name = getattr(p, value)
-                if self.b.type(name).kind == "real":
-                    self.give(name, self.b.read(op, COTANGENT + p.name, self.b.type(name)))
-        for n in reversed(cell.body):
-            if n.op in ("input", "state", "param"):
-                if n.type.kind == "real" and self.parts[n.name]:
-                    reads[n.op, n.attr("name")] = self.total(n)
-            elif self.parts[n.name] and n.name in self.active:
-                self.propagate(n)
-
-        def port(op: str, name: str, type: Type, out: str) -> Output:
-            return Output(out, reads.get((op, name)) or self.b.full(0.0, type))
-
-        outputs = [port("input", p.name, p.type, f"d.{p.name}") for p in cell.inputs if p.type.kind == "real"]
-        nexts = [port("state", s.name, s.type, f"next.{s.name}") for s in cell.states if s.type.kind == "real"]
-        sums = [port("param", p.name, p.type, f"d.{p.name}") for p in cell.params if is_trained(p)]
-        return Cell(cell.name, outputs=(*outputs, *nexts), sums=tuple(sums), body=tuple(self.b.nodes))
 
     def give(self, name: str, ct: str, view: Node | None = None) -> None:
         """One more contribution to the cotangent of `name` (of the part that `view` takes of it)."""
@@ -118,6 +94,36 @@ class Joint:
         if tiles:
             return [self.b.stack(cts, axis, dim)]
         return [self.b.place(ct, axis, at, dim) for (at, _), ct in group.items()]
+
+class Joint(Backward):
+    """Builds the joint body: a pseudo-cell whose outputs are `d.INPUT` and then
+    `next.STATE`, and whose sums are `d.PARAM`."""
+
+    def __init__(self, cell: Cell, rules: Rules):
+        super().__init__(LinearRewriter(rules, cell.body), Guards(cell), _active(cell))
+        self.cell = cell
+
+    def build(self) -> Cell:
+        cell, reads = self.cell, {}
+        for ports, value, op in ((cell.outputs, "value", "input"), (cell.states, "next", "state")):
+            for p in ports:
+                name = getattr(p, value)
+                if self.b.type(name).kind == "real":
+                    self.give(name, self.b.read(op, COTANGENT + p.name, self.b.type(name)))
+        for n in reversed(cell.body):
+            if n.op in ("input", "state", "param"):
+                if n.type.kind == "real" and self.parts[n.name]:
+                    reads[n.op, n.attr("name")] = self.total(n)
+            elif self.parts[n.name] and n.name in self.active:
+                self.propagate(n)
+
+        def port(op: str, name: str, type: Type, out: str) -> Output:
+            return Output(out, reads.get((op, name)) or self.b.full(0.0, type))
+
+        outputs = [port("input", p.name, p.type, f"d.{p.name}") for p in cell.inputs if p.type.kind == "real"]
+        nexts = [port("state", s.name, s.type, f"next.{s.name}") for s in cell.states if s.type.kind == "real"]
+        sums = [port("param", p.name, p.type, f"d.{p.name}") for p in cell.params if is_trained(p)]
+        return Cell(cell.name, outputs=(*outputs, *nexts), sums=tuple(sums), body=tuple(self.b.nodes))
 
 
 def is_trained(p: Param) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import tree as t
-from . import complexes, draws, pointwise, reductions, structure
+from . import complexes, draws, gradient, pointwise, reductions, structure
 from .calls import Call, bind
 from .context import Context
 from .scope import Scope
@@ -91,5 +91,5 @@ BUILTINS: dict[str, Builtin] = {b.name: b for b in [
     *(_builtin(n, "z", complexes.part) for n in ("re", "im", "conj")),
     _builtin("polar", "r phi", complexes.polar),
     _builtin("angle", "z", complexes.angle),
-    _builtin("grad", "scalar ...", structure.gradient),
+    _builtin("grad", "scalar ...", gradient.grad),
 ]}

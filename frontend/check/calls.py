@@ -83,12 +83,10 @@ def resolve(cx: Context, scope: Scope, id: str, span: Span) -> Fn | Lib | Entity
         return Lib(id)
     if id in scope.module.cells:
         cx.fail("cell_not_used", span, name=id)
-    if id == "grad":
-        cx.fail("not_yet_grad", span)
     if (error := scope.hides(id)) is not None:
         cx.fail(error, span, name=id)
     callable_ = [n for n in scope.visible() if isinstance(scope.find(n), (Fn, Lib)) or hasattr(scope.find(n), "call")]
-    cx.unknown("unknown_function", id, span, (*callable_, *scope.module.functions, *cx.builtins, "grad"))
+    cx.unknown("unknown_function", id, span, (*callable_, *scope.module.functions, *cx.builtins))
 
 
 def bind(cx: Context, name: str, params: Sequence[str], args: Sequence[t.Arg], span: Span,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ...ir.build import Builder
 from ...ir.ops import OPS
@@ -16,6 +16,9 @@ from .dims import Dims
 from .records import Drawing, StateRecord, head
 from .scope import RESERVED, Scope
 from .values import List, Many, Num, Val, Value, show
+
+if TYPE_CHECKING:
+    from .types import Declared
 
 DEEPEST = 600               # nested evaluations: equations in reverse order, functions in functions
 MOST_STEPS = 100_000        # expressions evaluated, so that no text can unroll for ever
@@ -42,6 +45,7 @@ class Context:
         self.body, self.init = self.b, Builder()
         self.preferred: dict[str, str] = {}     # body nodes and the names that the text gives them
         self.states: dict[str, StateRecord] = {}
+        self.ports: dict[str, Declared] = {}    # what inputs, parameters and states are declared as
         self.steps = self.depth = 0
 
     # -- errors -----------------------------------------------------------

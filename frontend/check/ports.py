@@ -25,6 +25,7 @@ class Port(Entity):
         self.instance, self.cx = instance, instance.cx
         self.decl, self.declared = decl, declared
         self.name, self.full, self.span = decl.name, instance.prefix + decl.name, decl.span
+        self.cx.ports[self.full] = declared
 
     def stored(self, node: str) -> Val:
         """A node of the port's type as a value: groups are repeated for their heads."""

@@ -45,17 +45,24 @@ class Repeat:
         if count > LONGEST_REPEAT:
             cx.fail("repeat_too_long", s.count.span, count=count, limit=LONGEST_REPEAT)
         types, last = {}, {}
+        grads = any(isinstance(n, t.Call) and mentions(n.callee, "grad") for n in t.walk(s))
         for name, d in self.decls.items():
             types[name] = declared(cx, outer.scope, d.type, name, outer.own_heads, outer.cell)
             if d.value is None:
                 cx.fail("init_missing", d.span, name=name, shape=show(types[name].type.shape))
             first = evaluate(cx, outer.scope, d.value)
-            last[name] = cx.coerce(first, types[name].type, types[name].heads, name, d.span)
+            value = cx.coerce(first, types[name].type, types[name].heads, name, d.span)
+            last[name] = self.apart(value, name) if grads else value
         for j in range(max(0, count)):
             block = Iteration(self, j, types, last)
             block.force_all()
             last = {name: block.states[name].now() for name in self.decls}
         return Many(tuple(last[name] for name in self.decls), f"repeat {s.var}")
+
+    def apart(self, x: Val, name: str) -> Val:
+        """A copy, so that `grad` can tell `M[j-1]` of the first iteration from what it starts from."""
+        axes = tuple(range(x.type.rank))
+        return Val(self.cx.b.add("broadcast", (x.node,), x.type, name, axes=axes), x.type, x.heads)
 
     def result(self, name: str) -> Value:
         return self.force().items[list(self.decls).index(name)]

@@ -239,10 +239,3 @@ def logdet(c: Call) -> Value:
     if len(a.shape) != 2 or a.shape[0] != a.shape[1]:
         c.fail("not_square", what="logdet", shape=show(a.shape))
     return cx.val(cx.b.add("logdet", (a.node,), Type("real", a.type.shape[:-2]), "logdet"), a.heads)
-
-
-# -- not yet -----------------------------------------------------------------------
-def gradient(c: Call) -> Value:
-    c.fail("not_yet_grad")
-
-
