@@ -3,11 +3,12 @@
     reset   before a step at which the input `reset@` is true, every state starts from its declared initial value
     valid   a step at which the input `valid@` is false is slack: states keep their values, outputs are 0
 
-In slack the cell computes a step that depends on parameters only: inputs read a number that their declared facts
-allow, states their initial value. So nothing of what lies there reaches a value, and every cotangent that leaves
-passes a select that makes it exactly 0. What is left are cotangents of parameters, which are products with values of
-that one step: where those may be infinite (log(W @ x) at x = 0) the operands of products are selected as well, and
-the adjoint's guards do the rest. Everything else, gradients and parallel forms included, follows from the cell.
+In slack the cell computes a step of its own: inputs read a number that their declared facts allow, states their
+initial value, and what the step reads of a state's new value is the one that the state keeps (so that new values are
+computed in one place). So nothing of what lies there reaches a value, and every cotangent that leaves passes a select
+that makes it exactly 0. What is left are cotangents of parameters, which are products with values of that step: where
+those may be infinite (log(W @ x) at x = 0) the operands of products are selected as well, and the adjoint's guards do
+the rest. Everything else, gradients and parallel forms included, follows from the cell.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class _Maker:
         self.wanted, self.cell = wanted, cell
         self.b = Builder(taken=(n.name for n in cell.body))
         self.new: dict[str, str] = {}       # what stands for a node of the cell
-        self.static, self.risky = static_names(cell), _risky(cell) if wanted.valid else set()
+        self.static = static_names(cell)
+        self.nexts = _computed(cell) if wanted.valid else {}
+        self.risky = _risky(cell, self.nexts) - self.static if wanted.valid else set()
 
     def make(self) -> Cell:
         cell, b, wanted = self.cell, self.b, self.wanted
@@ -58,7 +61,7 @@ class _Maker:
         first = live(cell.body, [s.init for s in cell.states])
         for n in sorted(cell.body, key=lambda n: n.name not in first):
             self.node(n)
-        states = tuple(replace(s, init=self.new[s.init], next=self.kept(s)) for s in cell.states)
+        states = tuple(replace(s, init=self.new[s.init], next=self.last(s)) for s in cell.states)
         outputs = tuple(replace(o, value=self.shown(o.value)) for o in cell.outputs)
         sums = tuple(replace(o, value=self.shown(o.value)) for o in cell.sums)
         inputs = (*cell.inputs, *(Input(name, BOOL) for name in names))
@@ -75,6 +78,8 @@ class _Maker:
             value = b.op("select", self.anew, self.new[cell.state(n.attr("name")).init], value)
         elif n.op == "input" and self.wanted.valid:
             value = self.select(value, b.full(_harmless(cell.input(n.attr("name"))), n.type))
+        elif n.name in self.nexts:
+            value = self.kept(self.nexts[n.name], value)
         self.new[n.name] = value
 
     def finite(self, n: Node, i: int, operand: str) -> str:
@@ -86,10 +91,13 @@ class _Maker:
             return self.select(operand, b.op("real", b.op("eq", *rows)))
         return self.select(operand, b.full(0.0, t)) if n.args[i] in self.risky else operand
 
-    def kept(self, s: State) -> str:
+    def kept(self, s: State, value: str) -> str:
         """The state's next value: in slack the old one."""
+        return self.select(value, self.b.read("state", s.name, s.type))
+
+    def last(self, s: State) -> str:
         value = self.new[s.next]
-        return self.select(value, self.b.read("state", s.name, s.type)) if self.wanted.valid else value
+        return self.kept(s, value) if self.wanted.valid and s.next not in self.nexts else value
 
     def shown(self, value: str) -> str:
         """An output's value: in slack 0."""
@@ -110,21 +118,34 @@ def _harmless(p: Input) -> float:
     return high - 1 if low == -INF else (low + high) / 2
 
 
-def _risky(cell: Cell) -> set[str]:
-    """Nodes that may be infinite or NaN at a step that reads initial states and harmless inputs."""
+def _computed(cell: Cell) -> dict[str, State]:
+    """The nodes that compute the next value of one state from its old one. (What does not read it, a lag of inputs,
+    stays free of the state: it may be computed ahead.)"""
+    nodes, nexts = cell.nodes(), [s.next for s in cell.states]
+
+    def recurs(s: State) -> bool:
+        return any(nodes[n].op == "state" and nodes[n].attr("name") == s.name for n in live(cell.body, [s.next]))
+
+    return {s.next: s for s in cell.states
+            if nexts.count(s.next) == 1 and nodes[s.next].op != "state" and recurs(s)}
+
+
+def _risky(cell: Cell, nexts: dict[str, State]) -> set[str]:
+    """Nodes that may be infinite or NaN in a step in slack."""
     nodes, new, body = cell.nodes(), {}, []
     first = live(cell.body, [s.init for s in cell.states])
     for n in sorted(cell.body, key=lambda n: n.name not in first):
-        match n.op:
-            case "state":
-                new[n.name] = new[cell.state(n.attr("name")).init]
-            case "input" if n.type.kind == "real":
-                b = Builder(taken=nodes)
-                new[n.name] = b.full(_harmless(cell.input(n.attr("name"))), n.type)
-                nodes |= b.by_name
-                body += b.nodes
-            case _:
-                new[n.name] = n.name
-                body.append(replace(n, args=tuple(new[a] for a in n.args)))
-    at_rest = Ranges(cell.with_body(body)).nonfinite
-    return {name for name, standing in new.items() if standing in at_rest} - static_names(cell)
+        new[n.name] = n.name
+        if n.op == "state":
+            new[n.name] = new[cell.state(n.attr("name")).init]
+        elif n.name in nexts:
+            body.append(Node(n.name, "state", (), (("name", nexts[n.name].name),), n.type))
+        elif n.op == "input" and n.type.kind == "real":
+            b = Builder(taken=nodes)
+            new[n.name] = b.full(_harmless(cell.input(n.attr("name"))), n.type)
+            nodes |= b.by_name
+            body += b.nodes
+        else:
+            body.append(replace(n, args=tuple(new[a] for a in n.args)))
+    in_slack = Ranges(cell.with_body(body)).nonfinite
+    return {name for name, standing in new.items() if standing in in_slack}
