@@ -1,12 +1,15 @@
 """Segments side by side against the interpreter: outputs, final states and every gradient."""
 
 import math
+import random
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ostinato.backends.llvm import executable as llvm
 from ostinato.compiler.pipeline import Lowered
 from ostinato.ir import interp
@@ -31,11 +34,15 @@ def lowered(source: str) -> Lowered:
 
 
 @cache
-def reference(source: str, B: int, T: int, seed: int = 0):
-    """Inputs, params, states; what the interpreter makes of them; cotangents; gradients."""
+def reference(source: str, B: int, T: int, seed: int = 0, extreme: tuple[float, ...] = ()):
+    """Inputs, params, states; what the interpreter makes of them; cotangents; gradients.
+    `extreme`: values that a fifth of the first input's elements have."""
     low, g = lowered(source), torch.Generator().manual_seed(seed)
     cell, program = low.cell, low.elaborated
     xs = [sample(p, B, T, g) for p in cell.inputs]
+    for i, value in enumerate(extreme):
+        hit = torch.rand(xs[0].shape, generator=g) < 0.2
+        xs[0] = torch.where(hit if i else hit.any(-1, keepdim=True), value, xs[0])
     given = interp.initial_params(program, seed)
     given = {p.name: given.get(p.name, torch.randn(p.type.sizes, generator=g, dtype=F64)) for p in program.params}
     static = interp.evaluate(low.static, reads={("param", k): v for k, v in given.items()})
@@ -68,8 +75,9 @@ def scan(source: str, P: int, dtype=F64):
     return forms.build("scan", forms.Source(llvm, lowered(source), dtype, P))
 
 
-def check(source: str, B: int, T: int, P: int, tolerance: float = 1e-11, seed: int = 0) -> None:
-    (xs, ps, ss), ends, cts, grads = reference(source, B, T, seed)
+def check(source: str, B: int, T: int, P: int, tolerance: float = 1e-11, seed: int = 0,
+          extreme: tuple[float, ...] = ()) -> None:
+    (xs, ps, ss), ends, cts, grads = reference(source, B, T, seed, extreme)
     e = scan(source, P)
     options = dict(seed=0, training=False)
     ys, finals, tape = e.forward(xs, ps, ss, keep=True, **options)
@@ -88,7 +96,7 @@ def check(source: str, B: int, T: int, P: int, tolerance: float = 1e-11, seed: i
 
 def close(got, want, tolerance, what="") -> None:
     scale = max(1.0, want.abs().nan_to_num(0, 0, 0).max().item()) if want.is_floating_point() and want.numel() else 1.0
-    torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance * scale, equal_nan=False,
+    torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance * scale, equal_nan=False,  # no NaN at all
                                msg=lambda m: f"{what}: {m}")
 
 
@@ -196,10 +204,67 @@ def test_structures(name, P):
         check(TEXTS[name], 2, T, P)
 
 
+GATED = """# sizes: D=4
+cell gated(D) {
+  input  g: [D], x: [D]
+  state  h: [D] = 0
+  h[t] = exp(g[t]) * h[t-1] + x[t]
+  output h
+}"""
+
+PLAIN = GATED.replace("exp(g[t])", "g[t]")
+SOFT_RESET = LSE_PLUS.replace("output s", "output y: [D] = 0 if s[t] == -inf else s[t]")
+HARD_RESET = MAX_PLUS.replace("output s", "output y: [D] = 0 if s[t] == -inf else s[t]")
+
+
+@pytest.mark.parametrize("source, extreme", [
+    (GATED, (-5.0, -50.0, -math.inf)), (PLAIN, (0.0,)), (PLAIN, (0.0, 1.0, -1.0)),
+    (SOFT_RESET, (-math.inf,)), (HARD_RESET, (-math.inf,)), (SOFT_RESET, (-math.inf, -50.0)),
+    (SOFT_RESET.replace("a: [D], b: [D]", "b: [D], a: [D]"), (-math.inf,)),
+    (HARD_RESET.replace("a: [D], b: [D]", "b: [D], a: [D]"), (-math.inf, -math.inf)),
+])
+def test_extreme_gates(source, extreme):
+    for P in (2, 5):
+        check(source, 2, 33, P, extreme=extreme)
+
+
 @pytest.mark.parametrize("name", ["minlstm", "iir", "mlstm", LAGS])
 def test_backwards(name):
     for T in (3, 17, 24):
         check(BACKWARDS + name, 2, T, 4)
+
+
+UPDATES = {     # of a state S, x being anything known at the step: structures of transitions
+    "scalar": "{S}[t] = sigmoid(g[t]) * {S}[t-1] + {x}",
+    "per channel": "{S}[t] = tanh(w[t]) * {S}[t-1] + {x}",
+    "rows and columns": "{S}[t] = sigmoid(w[t]) * {S}[t-1] * cos(v[t]) + {x}",
+    "dense": "{S}[t] = 0.3 * M @ {S}[t-1] + {x}",
+    "rank one": "{S}[t] = {S}[t-1] - 0.5 * outer(u, u @ {S}[t-1]) + outer(u, v[t]) + 0.1 * {x}",
+    "decay and rank one": "{S}[t] = sigmoid(w[t]) * ({S}[t-1] - 0.4 * outer(u, u @ {S}[t-1])) + {x}",
+    "from the right": "{S}[t] = 0.5 * {S}[t-1] @ Q + {x}",
+    "both sides": "{S}[t] = 0.4 * M @ {S}[t-1] * sigmoid(v[t]) + 0.1 * {x}",
+    "reset": "{S}[t] = (0 if g[t] > 0.3 else 0.9) * {S}[t-1] + {x}",
+    "sum": "{S}[t] = {S}[t-1] + 0.2 * {x}",
+    "lag": "{S}[t] = {x}",
+}
+OFFSETS = ("outer(w[t], v[t])", "outer(w[t-2], v[t])", "tanh({S}[t-1])", "{S}[t] * 0.5", "sin({S}[t]) * g[t]")
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(updates=st.lists(st.sampled_from(sorted(UPDATES)), min_size=1, max_size=3), T=st.integers(0, 30),
+       P=st.integers(1, 6), B=st.integers(1, 2), seed=st.integers(0, 10**6))
+def test_random_structures(updates, T, P, B, seed):
+    r = random.Random(seed)
+    lines = []
+    for i, update in enumerate(updates):
+        x = r.choice(OFFSETS if i else OFFSETS[:2]).format(S=f"S{r.randrange(max(1, i))}")
+        lines.append("  " + UPDATES[update].format(S=f"S{i}", x=x))
+    text = "\n".join(["# sizes: K=3 V=2", "cell c(K, V) {", "  input  g: [], w: [K], v: [V]",
+                      "  param  M: [K, K]  ~ normal(0, 0.5)", "  param  Q: [V, V]  ~ normal(0, 0.5)",
+                      "  state  " + ", ".join(f"S{i}: [K, V] = 0" for i in range(len(updates))),
+                      "  u = w[t] / sqrt(1 + w[t] @ w[t])", *lines,
+                      f"  output y: [K, V] = tanh(S{len(updates) - 1}[t]) + S0[t-1]", "}"])
+    check(text, B, T, P)
 
 
 @pytest.mark.parametrize("text, reason", [
