@@ -13,15 +13,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ....ir.cell import Cell, Input, Output
-from ....ir.types import Dim
+from ....ir.types import Dim, Type
 from ...analysis.affine import Affine, Dense, Nonlinear, classify, nodes_of
 from ..canonicalise import RULES
 from ..dce import Dce, live
 from ..rewrite import Rewriter
 from . import vector
+from .coupled import Coupled, Group
 from .lift import Lift, Unchunkable, first_axes
 from .matrix import Matrix, Written
 from .readout import Linear, NotLinear, Readout, dependence, linear
+from .solve import solved
 
 __all__ = ["Unchunkable", "chunk", "preferred"]
 
@@ -145,34 +147,71 @@ class _Chunker:
         shape = self.token[name].type.shape
         return self.lift.moved(self.varying(name), lead, self.lift.at(shape))
 
+    def _group(self, state: str) -> tuple[str, ...]:
+        """The matrix states that depend on each other, or add multiples of each other."""
+        group, size = {state}, 0
+        while len(group) != size:
+            size = len(group)
+            for s, form in self.forms.items():
+                linked = {s, *form.scales, *(t for t in self.components[s].states if t in self.forms)}
+                group |= linked if linked & group else set()
+        return tuple(s for s in self.forms if s in group)
+
     def _matrix(self, state: str) -> Matrix:
         if state not in self.matrix:
-            s, form = self.source.state(state), self.forms[state]
-            if set(form.scales) - {state}:
-                raise Unchunkable(f"{state} and {', '.join(set(form.scales) - {state})} depend on each other as wholes")
-            scale = form.scales.get(state)
-            if scale is None:
-                raise Unchunkable(f"{state} keeps nothing of its old value but what is read of it")
-            lead = s.type.rank - 2
-            for p in (scale.scalar, scale.row, scale.column):
-                if p is not None and self._own(p, state):
-                    raise Unchunkable(f"the decay of {state} depends on what is read of it")
-            parts = (p and self.rows(p, lead) for p in (scale.scalar, scale.row, scale.column))
-            self.matrix[state] = Matrix(self.b, s, self.dim, *parts)
+            states = self._group(state)
+            if len(states) == 1 and set(self.forms[state].scales) == {state}:
+                s = self.source.state(state)
+                scale, lead = self.forms[state].scales[state], s.type.rank - 2
+                parts = (self._decay(p, states, lead) for p in (scale.scalar, scale.row, scale.column))
+                self.matrix[state] = Matrix(self.b, s, self.dim, *parts)
+            else:
+                self._couple(states)
         return self.matrix[state]
 
-    def _own(self, name: str, state: str) -> set[str]:
-        return {leaf for leaf in self.depends[name] if self.reads[leaf].state == state}
+    def _couple(self, states: tuple[str, ...]) -> None:
+        """States that add multiples of each other, by scalars."""
+        group = Group(self.b, self.dim, {})
+        for name in states:
+            s = self.source.state(name)
+            if s.type.shape != self.source.state(states[0]).type.shape:
+                raise Unchunkable(f"{', '.join(states)} depend on each other and have different shapes")
+            lead = s.type.shape[:-2]
+            for other, scale in self.forms[name].scales.items():
+                if scale.row or scale.column:
+                    raise Unchunkable(f"{', '.join(states)} depend on each other, and a decay differs between channels")
+                one = self.b.full(1.0, Type("real", (*lead, self.dim)))
+                group.decays[name, other] = self._decay(scale.scalar, states, len(lead)) or one
+            self.matrix[name] = Coupled(self.b, s, self.dim, group=group)
 
-    def _inner(self, state: str) -> list[str]:
-        """The leaves that what is written to a state depends on."""
-        found = {leaf for pair in self.forms[state].outers for z in pair for leaf in self._own(z, state)}
+    def _decay(self, node: str | None, states: tuple[str, ...], lead: int) -> str | None:
+        if node is None:
+            return None
+        if self._own(node, states):
+            raise Unchunkable(f"the decay of {', '.join(states)} depends on what is read of it")
+        return self.rows(node, lead)
+
+    def _own(self, name: str, states: tuple[str, ...]) -> set[str]:
+        return {leaf for leaf in self.depends[name] if self.reads[leaf].state in states}
+
+    def _outers(self, states: tuple[str, ...]) -> dict[tuple[str, str], frozenset[str]]:
+        """The outer products that are written, and the states that they are added to."""
+        out: dict[tuple[str, str], frozenset[str]] = {}
+        for s in states:
+            for pair in self.forms[s].outers:
+                out[pair] = out.get(pair, frozenset()) | {s}
+        return out
+
+    def _inner(self, states: tuple[str, ...]) -> list[str]:
+        """The leaves that what is written to the states depends on."""
+        found = {leaf for pair in self._outers(states) for z in pair for leaf in self._own(z, states)}
         return [leaf for leaf in self.reads if leaf in found]
 
     def _read(self, leaf: str) -> str:
         read = self.reads[leaf]
-        if leaf not in self.inner and leaf in self._inner(read.state):
-            self._solve(read.state)
+        states = self._group(read.state)
+        if leaf not in self.inner and leaf in self._inner(states):
+            self._solve(states)
         if leaf in self.inner:
             return self.inner[leaf]
         m = self._matrix(read.state)
@@ -181,34 +220,32 @@ class _Chunker:
 
     def _written(self, state: str) -> list[Written]:
         n = self._matrix(state).n
-        return [Written(self.rows(x, n), self.rows(y, n)) for x, y in self.forms[state].outers]
+        return [Written(self.rows(x, n), self.rows(y, n), into)
+                for (x, y), into in self._outers(self._group(state)).items()]
 
-    def _solve(self, state: str) -> None:
-        m, leaves, outers = self._matrix(state), self._inner(state), self.forms[state].outers
+    def _solve(self, states: tuple[str, ...]) -> None:
+        """All inner reads of a group of states."""
+        leaves, outers, m = self._inner(states), self._outers(states), self._matrix(states[0])
         axes = {self.reads[leaf].axis for leaf in leaves}
         if len(axes) > 1:
-            raise Unchunkable(f"what is written to {state} depends on reads along both of its axes")
+            raise Unchunkable(f"what is written to {', '.join(states)} depends on reads along both axes")
         (axis,) = axes
-        for leaf in leaves:
-            if self._own(self.reads[leaf].reader, state):
-                raise Unchunkable(f"a vector that reads {state} depends on what is read of it")
+        if any(self._own(self.reads[leaf].reader, states) for leaf in leaves):
+            raise Unchunkable(f"a vector that reads {', '.join(states)} depends on what is read of it")
         linears: list[Linear] = []
         for pair in outers:
-            if self._own(pair[axis], state):
-                raise Unchunkable(f"what is read of {state} along one axis is written back along the same")
+            if self._own(pair[axis], states):
+                raise Unchunkable(f"what is read of {', '.join(states)} along one axis is written back along the same")
             linears.append(linear(self.readout.b, pair[1 - axis], set(leaves), self.depends))
         self._learn()
-        written = [Written(*((self.rows(x, m.n), "") if axis == 0 else ("", self.rows(y, m.n)))) for x, y in outers]
+        written = [Written(*((self.rows(x, m.n), "") if axis == 0 else ("", self.rows(y, m.n))), into)
+                   for (x, y), into in outers.items()]
         locals_ = [f.local and self.rows(f.local, m.n) for f in linears]
-        factors = [[0 if leaf not in f.reads else (c := f.reads[leaf]) and self._over(c, m.n) for leaf in leaves]
+        factors = [[0 if leaf not in f.reads else (c := f.reads[leaf]) and self.rows(c, m.n) for leaf in leaves]
                    for f in linears]
-        solved = m.solved([self.rows(self.reads[leaf].reader, m.n) for leaf in leaves], axis, written, locals_, factors)
-        for leaf, w in zip(leaves, solved):
+        reads = [(self._matrix((r := self.reads[leaf]).state), self.rows(r.reader, m.n)) for leaf in leaves]
+        for leaf, w in zip(leaves, solved(reads, axis, written, locals_, factors)):
             self.inner[leaf] = self.lift.moved(w, self.lift.at(self.token[leaf].type.shape), m.n)
-
-    def _over(self, scalar: str, lead: int) -> str:
-        """A coefficient c_j as [*lead, j]."""
-        return self.rows(scalar, lead)
 
     # -- the cell -------------------------------------------------------------------
     def cell(self) -> Cell:

@@ -28,10 +28,11 @@ BLOCK = 16      # steps between which decays that differ from channel to channel
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One outer product at all steps: x [*lead, C, K], y [*lead, C, V]."""
+    """One outer product at all steps, x [*lead, C, K] and y [*lead, C, V], which is added to the states `into`."""
 
     x: str
     y: str
+    into: frozenset[str]
 
 
 @dataclass
@@ -159,18 +160,18 @@ class Matrix:
         b = self.b
         return x if by is None else b.op("mul", x, b.broadcast(by, b.type(x).shape, tuple(range(b.type(by).rank))))
 
-    def gram(self, reader: str, w: Written, axis: int) -> str:
-        """G(i, j) = reader_i . D(i, j) x_j, 0 for j >= i: [*lead, i, j]."""
+    def gram(self, reader: str, w: Written, axis: int) -> str | None:
+        """G(i, j) = reader_i . D(i, j) x_j, 0 for j >= i: [*lead, i, j]; None: 0 everywhere."""
         b, x = self.b, (w.x, w.y)[axis]
         if (self.row, self.column)[axis] is not None:
             return self._once(("gram", reader, x, axis), lambda: self._channel_gram(reader, x, axis))
         g = self.contract(reader, x, "ik,jk->ij")
-        if self.scalar is not None:
-            return b.op("mul", g, self.between(self.scalar))
         if (self.row, self.column)[1 - axis] is not None:
             return g                                    # the decay of the other axis is 0 for j >= i
-        shape = b.type(g).shape
-        return b.op("select", self.compared("gt", shape), g, b.full(0.0, Type("real", shape)))
+        if self.scalar is not None:
+            return b.op("mul", g, self.between(self.scalar))
+        t = b.type(g)
+        return b.op("select", self.compared("gt", t.shape), g, b.full(0.0, t))
 
     def _channel_gram(self, reader: str, x: str, axis: int) -> str:
         b, n, rows = self.b, self.n, []
@@ -214,7 +215,8 @@ class Matrix:
         """reader_i . S'_i at all steps: [*lead, C, V or K]."""
         y = self.of_state(reader, axis)
         for w in written:
-            y = self.b.op("add", y, self.applied(self.gram(reader, w, axis), w, axis))
+            if (g := self.gram(reader, w, axis)) is not None:
+                y = self.b.op("add", y, self.applied(g, w, axis))
         return y
 
     def next(self, written: list[Written]) -> str:
@@ -233,57 +235,3 @@ class Matrix:
                 y = b.op("mul", y, self.after(self.column))
             s = b.op("add", s, self.contract(x, y, "ik,iv->kv"))
         return s
-
-    def solved(self, readers: list[str], axis: int, written: list[Written], locals_: list[str | None],
-               coefficients: list[list[str | None]]) -> list[str]:
-        """The inner reads at all steps. `locals_` and `coefficients` [written][reader] (0: no such term; None: 1):
-        what is written is local + sum of coefficient * read; it stands in the y of `written` (x, if axis is 1)."""
-        if (self.row, self.column)[1 - axis] is not None:
-            raise Unchunkable("low rank together with a decay that differs along the axis that is not read")
-        b, systems, right = self.b, {}, []
-        for r, reader in enumerate(readers):
-            rhs = self.of_state(reader, axis)
-            for s, w in enumerate(written):
-                g = self.gram(reader, w, axis)
-                if locals_[s] is not None:
-                    here = Written(w.x, locals_[s]) if axis == 0 else Written(locals_[s], w.y)
-                    rhs = b.op("add", rhs, self.applied(g, here, axis))
-                for q, c in enumerate(coefficients[s]):
-                    if c != 0:
-                        g_c = g if c is None else b.op(
-                            "mul", g, b.broadcast(c, b.type(g).shape, (*range(self.n), self.n + 1)))
-                        systems[r, q] = b.op("add", systems[r, q], g_c) if (r, q) in systems else g_c
-            right.append(rhs)
-        if len(readers) == 1:
-            return [b.solve_lower(b.op("neg", systems[0, 0]), right[0])]
-        return self._solved_together(systems, right)
-
-    def _solved_together(self, systems: dict[tuple[int, int], str], right: list[str]) -> list[str]:
-        """Several reads at every step: one system, its rows in the order of steps and then of reads."""
-        b, n, R = self.b, self.n, len(right)
-        dim = Dim(f"{R}*{self.dim.name}", R * self.dim.size)
-        at = b.op("mod", b.add("iota", (), Type("int", (dim,)), "iota"), b.literal(R, "int"))
-
-        def member(r: int, shape: tuple[Dim, ...], axis: int) -> str:
-            return b.broadcast(b.op("eq", at, b.literal(r, "int")), shape, (axis,))
-
-        def repeated(x: str, axis: int) -> str:
-            t = b.type(x)
-            wide = t.with_shape((*t.shape[:axis], dim, *t.shape[axis + 1:]))
-            return b.add("interleave", (x,), wide, "interleave", axis=axis, times=R)
-
-        low, rhs = None, None
-        for (r, q), g in systems.items():
-            g = repeated(repeated(g, n), n + 1)
-            shape = b.type(g).shape
-            where = b.op("and", member(r, shape, n), member(q, shape, n + 1))
-            low = b.op("select", where, b.op("neg", g), b.full(0.0, b.type(g)) if low is None else low)
-        for r, x in enumerate(right):
-            x = repeated(x, n)
-            rhs = x if rhs is None else b.op("select", member(r, b.type(x).shape, n), x, rhs)
-        w = b.solve_lower(low, rhs)
-        t, narrow = b.type(w), b.type(right[0])
-        return [b.add("fold", (b.op("select", member(r, t.shape, n), w, b.full(0.0, t)),), narrow, "fold",
-                      axis=n, times=R) for r in range(R)]
-
-

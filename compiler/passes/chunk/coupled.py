@@ -1,0 +1,111 @@
+"""Matrix states that add multiples of each other (a memory and its momentum): scalar decays and couplings.
+
+    S = sum over T of a[S, T] T' + what is written,     where the couplings between different states form no circle
+
+What a unit that is written at step j, or that a state holds before the chunk, has become before step i is again a
+running product, state by state in the order of the couplings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ....ir.build import Builder
+from ....ir.types import Dim, Type
+from .lift import Unchunkable
+from .matrix import Matrix, Written
+
+
+@dataclass
+class Group:
+    """`decays`: a[S, T] [*lead, C] by the two states; none: 0."""
+
+    b: Builder
+    dim: Dim
+    decays: dict[tuple[str, str], str]
+    members: dict[str, Coupled] = field(default_factory=dict)
+    cache: dict = field(default_factory=dict)
+
+    def order(self) -> list[str]:
+        """States after those that they add. Raises Unchunkable for a circle."""
+        left, out = list(self.members), []
+        while left:
+            free = [s for s in left if not any((s, t) in self.decays for t in left if t != s)]
+            if not free:
+                raise Unchunkable(f"{', '.join(left)} add multiples of each other in a circle")
+            out += free
+            left = [s for s in left if s not in free]
+        return out
+
+    def responses(self, kind: str, into: frozenset[str]) -> dict[str, str]:
+        """Before every step i: what is left in each state of a unit that `into` holds before the chunk ("first":
+        [*lead, i]) or that was added to them at step j ("written": [*lead, i, j])."""
+        key = kind, into
+        if key not in self.cache:
+            self.cache[key] = self._responses(kind, into)
+        return self.cache[key]
+
+    def _responses(self, kind: str, into: frozenset[str]) -> dict[str, str]:
+        b, m = self.b, next(iter(self.members.values()))
+        shape = (*m.lead, self.dim) if kind == "first" else (*m.lead, self.dim, self.dim)
+        real = Type("real", shape)
+        unit = m.constant(shape, m.n, 0) if kind == "first" else b.op(
+            "select", m.compared("eq", shape, 1), b.full(1.0, real), b.full(0.0, real))
+
+        def spread(d: str) -> str:
+            return b.broadcast(m.shifted(d, 1), shape, tuple(range(m.n + 1)))
+
+        out: dict[str, str] = {}
+        for s in self.order():
+            parts = [unit] if s in into else []
+            parts += [b.op("mul", m.shifted(out[t], 1), spread(self.decays[s, t])) for t in out if (s, t) in self.decays]
+            if parts:
+                total = parts[0]
+                for p in parts[1:]:
+                    total = b.op("add", total, p)
+                out[s] = b.running(spread(self.decays[s, s]), total, m.n) if (s, s) in self.decays else total
+        return out
+
+    def after(self, kind: str, into: frozenset[str], state: str) -> str | None:
+        """What is left of it in `state` after the chunk: [*lead] or [*lead, j]; None: nothing."""
+        b, m, last = self.b, self.members[state], self.dim.size - 1
+        total = m.constant((*m.lead, self.dim), m.n, last) if kind == "written" and state in into else None
+        for t, r in self.responses(kind, into).items():
+            if (state, t) in self.decays:
+                part = m.times(b.index(r, m.n, last), b.index(self.decays[state, t], m.n, last))
+                total = part if total is None else b.op("add", total, part)
+        return total
+
+
+@dataclass
+class Coupled(Matrix):
+    """One state of a group."""
+
+    group: Group | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.group.members[self.state.name] = self
+
+    def gram(self, reader: str, w: Written, axis: int) -> str | None:
+        left = self.group.responses("written", w.into).get(self.state.name)
+        return None if left is None else self.b.op("mul", self.contract(reader, (w.x, w.y)[axis], "ik,jk->ij"), left)
+
+    def of_state(self, reader: str, axis: int) -> str:
+        b, total = self.b, None
+        for name, m in self.group.members.items():
+            left = self.group.responses("first", frozenset({name})).get(self.state.name)
+            if left is not None:
+                y = self.times(self.contract(reader, m.old, "ik,kv->iv" if axis == 0 else "iv,kv->ik"), left)
+                total = y if total is None else b.op("add", total, y)
+        return total
+
+    def next(self, written: list[Written]) -> str:
+        b, total = self.b, self.b.full(0.0, self.state.type)
+        for name, m in self.group.members.items():
+            if (left := self.group.after("first", frozenset({name}), self.state.name)) is not None:
+                total = b.op("add", total, self.times(m.old, left))
+        for w in written:
+            if (left := self.group.after("written", w.into, self.state.name)) is not None:
+                total = b.op("add", total, self.contract(self.times(w.x, left), w.y, "ik,iv->kv"))
+        return total
