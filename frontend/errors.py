@@ -243,6 +243,9 @@ RUNTIME = _section(801, {
                      "the whole module moves by .to(device)"),
     "unsuitable_schedule": ("`{name}` has no schedule `{schedule}`: {reason}",
                             'schedule="auto" chooses one that it has'),
+    "ill_conditioned": ("the matrix that moves `{state}` of `{name}` cannot be diagonalised in {dtype}: the condition "
+                        "number of its eigenvectors is {condition}, more than {limit}",
+                        'use schedule="sequential" or "scan", or start from a matrix that is closer to a normal one'),
 })
 
 NOT_YET = _section(901, {

@@ -16,7 +16,7 @@ import torch
 from ...backends.base import Executable
 from ...compiler.pipeline import Lowered
 
-MODULES: dict[str, str] = {"sequential": "sequential", "chunk": "chunk", "scan": "scan"}     # name of a schedule -> module here
+MODULES: dict[str, str] = {"sequential": "sequential", "chunk": "chunk", "scan": "scan", "diagonalize": "diagonalize"}     # name of a schedule -> module here
 ARGUMENTS: dict[str, int | None] = {"chunk": None, "scan": None}          # schedules with a number, and its default (None: the form's choice)
 
 
