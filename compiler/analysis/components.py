@@ -17,27 +17,31 @@ def components(cell: Cell) -> tuple[tuple[str, ...], ...]:
     """The strongly connected components of the states: a component comes after
     those that it depends on, its states are in the cell's order (Tarjan 1972)."""
     edges = dependences(cell)
-    order = list(edges)
+    order = {v: i for i, v in enumerate(edges)}
     number: dict[str, int] = {}
     low: dict[str, int] = {}
-    stack: list[str] = []
+    stack: dict[str, None] = {}
     found: list[tuple[str, ...]] = []
-
-    def visit(v: str) -> None:
-        number[v] = low[v] = len(number)
-        stack.append(v)
-        for w in sorted(edges[v], key=order.index):
-            if w not in number:
-                visit(w)
-                low[v] = min(low[v], low[w])
+    for root in order:
+        path = [] if root in number else [(root, iter(sorted(edges[root], key=order.get)))]
+        while path:         # a path through the graph, not recursion: lags make long chains
+            v, rest = path[-1]
+            if v not in number:
+                number[v] = low[v] = len(number)
+                stack[v] = None
+            w = next(rest, None)
+            if w is None:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[v])
+                if low[v] == number[v]:
+                    names = list(stack)
+                    component = names[names.index(v):]
+                    found.append(tuple(sorted(component, key=order.get)))
+                    for x in component:
+                        del stack[x]
+            elif w not in number:
+                path.append((w, iter(sorted(edges[w], key=order.get))))
             elif w in stack:
                 low[v] = min(low[v], number[w])
-        if low[v] == number[v]:
-            at = stack.index(v)
-            found.append(tuple(sorted(stack[at:], key=order.index)))
-            del stack[at:]
-
-    for v in order:
-        if v not in number:
-            visit(v)
     return tuple(found)

@@ -141,7 +141,7 @@ class _Equation:
             return plus(shown)
         parts = [self.divided(p, before, after) for p in parts]
         body = f"({plus([self.show_side(p) for p in parts])})"
-        scalars = [self.text.atom(a.node) for a in before]
+        scalars = [self.text.factor(a) for a in before]
         diagonals = [self.diag(Product(1, (a,))) for a in after]
         return " ".join((*scalars, body, *diagonals))
 
@@ -206,7 +206,7 @@ class _Equation:
         scalars = [a for a in every if all(x < self.lead for x in a.axes)]
 
         def vector(p: Product) -> str:
-            atoms = [self.text.atom(a.node) for a in p.atoms if a not in scalars]
+            atoms = [self.text.factor(a) for a in p.atoms if a not in scalars]
             return atoms[0] if len(atoms) == 1 else f"({' '.join(atoms)})" if atoms else "1"
         number = scale.number * write.number * read.number
         return self.text.show_product(Product(number, tuple(scalars)), f"{vector(write)} {vector(read)}^T")

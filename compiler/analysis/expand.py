@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...ir.cell import Cell, Node
-from ...ir.ops import spec_parts
 from ...ir.types import Type
 from ..passes.algebra import constant
 from ..passes.dce import live
 from ..passes.rewrite import Rewriter
+from .known import Known, operands
 from .mathematics import is_named
 from .multilinear import INNER, SUM, Algebra, Factor, Part, Semiring, is_matrix
 from .selections import MOVES, SELECTIONS, selection
@@ -39,8 +40,9 @@ class Expansion:
 
     def __init__(self, cell: Cell, states: Sequence[str], b: Rewriter, s: Semiring):
         self.b, self.s, self.alg, self.states = b, s, Algebra(b, s), states
+        self.known = Known(self.alg)
         self.parts: dict[str, Parts] = {}
-        self._free: dict[str, Parts] = {}
+        self._zero: dict[str, str] = {}         # comparisons x == 0, by name: x
         needed = live(cell.body, [cell.state(x).next for x in states])
         for n in cell.body:
             reads = n.op == "state" and n.attr("name") in states
@@ -48,64 +50,13 @@ class Expansion:
                 b.span = n.span
                 self.parts[n.name] = self._rule(n)
         b.span = None
+        for n in (b.node(cell.state(x).next) for x in states):
+            if n.name in self._zero:
+                raise NotAffine(f"`eq` {self._on(n)} gives a bool", n)
 
     def of(self, name: str) -> Parts:
         """The parts of any value: without a state where it depends on none."""
-        return self.parts[name] if name in self.parts else self.free(name)
-
-    # -- values that do not depend on the component -----------------------------
-    def free(self, name: str) -> Parts:
-        """Its parts: itself, unless it is a sum or product of values with different axes."""
-        if name not in self._free:
-            self._free[name] = self._free_parts(self.b.node(name))
-        return self._free[name]
-
-    def atom(self, name: str) -> Factor:
-        """A value under its broadcasts."""
-        n = self.b.node(name)
-        if n.op == "broadcast":
-            f = self.atom(n.args[0])
-            return Factor(f.node, tuple(n.attr("axes")[c] for c in f.letters))
-        return Factor(name, tuple(range(n.type.rank)))
-
-    def _free_parts(self, n: Node) -> Parts:
-        if n.type.kind in ("real", "int") and constant(self.b, n.name) == self.s.zero:
-            return ()
-        if n.op == "broadcast":
-            axes = n.attr("axes")
-            return tuple(p.renamed(dict(enumerate(axes))) for p in self.free(n.args[0]))
-        here = (Part((self.atom(n.name),)),)
-        if self.s is not SUM or n.type.rank < 2:
-            return here
-        if n.op == "mul" or n.op == "contract" and not self._sums(n):
-            p = Part(tuple(f for a, letters in self._operands(n) for f in self._factors(a, letters)))
-            return here if len(self.alg.fold(p).factors) == 1 else (p,)
-        if n.op in ("add", "sub", "neg"):
-            found = [self.free(a) for a in n.args]
-            if all(len(p) == 1 and len(p[0].factors) == 1 for p in found):
-                return here
-            signs = (n.op == "neg", n.op == "sub")
-            return tuple(self.alg.negative(p, n.type.kind) if minus else p
-                         for parts, minus in zip(found, signs) for p in parts)
-        return here
-
-    def _sums(self, n: Node) -> bool:
-        sx, sy, so = spec_parts(n.attr("spec"))
-        return n.attr("semiring") != "sum" or not set(sx + sy) <= set(so)
-
-    def _operands(self, n: Node) -> list[tuple[str, tuple[int, ...]]]:
-        """Operands of a product with the letters of their axes."""
-        if n.op != "contract":
-            return [(a, tuple(range(n.type.rank))) for a in n.args]
-        sx, sy, so = spec_parts(n.attr("spec"))
-        place = {c: so.index(c) if c in so else INNER + i for i, c in enumerate(dict.fromkeys(sx + sy))}
-        return [(a, tuple(place[c] for c in s)) for a, s in zip(n.args, (sx, sy))]
-
-    def _factors(self, name: str, letters: tuple[int, ...]) -> tuple[Factor, ...]:
-        """A value as a product of factors, its axis i having letter letters[i]."""
-        parts = self.free(name)
-        p = parts[0] if len(parts) == 1 else Part((self.atom(name),))
-        return p.renamed(dict(enumerate(letters))).factors
+        return self.parts[name] if name in self.parts else self.known.parts(name)
 
     # -- rules ----------------------------------------------------------------------
     def _rule(self, n: Node) -> Parts:
@@ -117,6 +68,9 @@ class Expansion:
             return tuple(p.renamed(axes) for p in self.parts[n.args[0]])
         if n.op == "stop_gradient":
             raise NotAffine(f"`stop_gradient` {self._on(n)}: the gradient is not that of an affine map", n)
+        if n.op == "eq" and s is SUM and constant(self.b, n.args[1]) == 0:
+            self._zero[n.name] = n.args[0]      # allowed in a guard only: see `_select`
+            return ()
         if kind == "bool" or any(self.b.type(a).kind != kind for a in n.args if a in self.parts and n.op != "select"):
             raise NotAffine(f"`{n.op}` {self._on(n)} gives a {kind}", n)
         if n.op == s.plus:
@@ -128,7 +82,7 @@ class Expansion:
         if n.op == s.divide:
             if n.args[1] in self.parts:
                 raise NotAffine(f"`{n.op}` {self._on(n, 'by')}", n)
-            inverse = self.alg.inverse(self.atom(n.args[1]))
+            inverse = self.alg.inverse(self.known.atom(n.args[1]))
             return tuple(p.with_factors((*p.factors, inverse)) for p in self.parts[n.args[0]])
         if n.op == s.times or n.op == "contract" and n.attr("semiring") == s.kind:
             return self._product(n)
@@ -139,6 +93,8 @@ class Expansion:
                 letters[i] = INNER + i if i in axes else out
                 out += i not in axes
             return self._summed(self.parts[n.args[0]], letters, n)
+        if s is not SUM and kind == "int" and n.op not in (s.plus, s.times):
+            raise NotAffine(f"`{n.op}` {self._on(n)}: int has no -inf", n)
         if n.op == "select":
             return self._select(n)
         if n.op in (SELECTIONS if s is SUM else MOVES) and all(a not in self.parts for a in self._indices(n)):
@@ -164,11 +120,11 @@ class Expansion:
         """A pointwise product or a contraction with one operand that depends on the states."""
         if all(a in self.parts for a in n.args):
             raise NotAffine(f"`{n.op}` of two values that both depend on {' and '.join(self.states)}", n)
-        (x, sx), (y, sy) = self._operands(n)
+        (x, sx), (y, sy) = operands(n)
         if y in self.parts:
             (x, sx), (y, sy) = (y, sy), (x, sx)
         parts = tuple(p.renamed(dict(enumerate(sx))) for p in self.parts[x])
-        others = self._factors(y, sy)
+        others = self.known.factors(y, sy)
         sizes = {c: d.size for a, s in ((x, sx), (y, sy)) for c, d in zip(s, self.b.type(a).shape)}
         return self._reduced(tuple(p.with_factors((*p.factors, *others)) for p in parts), sizes, n)
 
@@ -202,9 +158,11 @@ class Expansion:
     # -- choices ------------------------------------------------------------------
     def _select(self, n: Node) -> Parts:
         cond, x, y = n.args
+        if cond in self._zero and constant(self.b, x) == 0:
+            return self._guarded(self._zero[cond], y, n)
         if cond in self.parts:
             raise NotAffine(f"a choice whose condition depends on {' and '.join(self.states)}", n)
-        c, kind = self.atom(cond), n.type.kind
+        c, kind = self.known.atom(cond), n.type.kind
 
         def choose(f: Factor, g: Factor) -> Factor:
             letters = max(f.letters, g.letters, key=len)
@@ -236,6 +194,25 @@ class Expansion:
                 out.append(masked(p, True))
         return self.alg.merged((*out, *(masked(q, False) for q in right)), kind)
 
+    def _guarded(self, x: str, y: str, n: Node) -> Parts:
+        """The adjoint's `0 if x == 0 else y`, for y a product of x: linear, if infinite factors (which
+        0 keeps out, as the language says) are 0."""
+        if y == x:
+            return self.parts[x]
+        m, kind = self.b.node(y), n.type.kind
+        if m.op == "neg":
+            return tuple(self.alg.negative(p, kind) for p in self._guarded(x, m.args[0], n))
+        if m.op == "mul" and m.args[0] not in self.parts:
+            m = replace(m, args=m.args[::-1])
+        if m.op not in ("mul", "div") or m.args[0] not in self.parts or m.args[1] in self.parts:
+            raise NotAffine(f"a choice whose condition depends on {' and '.join(self.states)}", n)
+        f = self.known.atom(m.args[1])
+        f = f if m.op == "mul" else self.alg.inverse(f)
+        t = self.b.type(f.node)
+        finite = self.b.op("lt", self.b.op("abs", f.node), self.b.full(math.inf, t))
+        f = Factor(self.b.op("select", finite, f.node, self.b.full(0.0, t)), f.letters)
+        return tuple(p.with_factors((*p.factors, f)) for p in self._guarded(x, m.args[0], n))
+
     # -- slices, gathers and the like: products with matrices of ones and zeros ---------
     def _selection(self, n: Node) -> Parts:
         """What does not depend on the states goes through the operation itself."""
@@ -258,7 +235,7 @@ class Expansion:
             start += t.shape[n.attr("axis")].size if n.op == "concat" else 0
         if any(constant(self.b, o) != self.s.zero for o in offsets):
             node = self.b.add(n.op, (*offsets, *n.args[len(values):]), n.type, n.name, **dict(n.attrs))
-            out.append(Part((self.atom(node),)))
+            out.append(Part((self.known.atom(node),)))
         return self.alg.merged(out, n.type.kind)
 
     def _sliced(self, n: Node, p: Part) -> Part:

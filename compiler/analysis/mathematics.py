@@ -13,6 +13,7 @@ from ...ir.cell import Cell, Node
 from ...ir.ops import OPS, spec_parts
 
 SUM, PRODUCT, ATOM = 1, 2, 3        # how tightly an expression binds
+DEEPEST = 24                        # deeper expressions are cut short
 _HINTS = frozenset("bc dot outer ix sl k v cat pad place stack norm iota inverse".split())
 _INFIX = {"div": " / ", "eq": " == ", "ne": " != ", "lt": " < ", "le": " <= ", "gt": " > ",
           "ge": " >= ", "and": " and ", "or": " or ", "mod": " % ", "floordiv": " // "}
@@ -60,6 +61,7 @@ class Text:
                      if s.name != "t" and self.nodes[s.next].op not in ("input", "param", "state")}
         self.named = {n.name for n in source.body if is_named(n)} | set(self.next)
         self.used: dict[str, None] = {}
+        self._depth = 0
         self._axes: tuple[int, ...] | None = None       # where the axes of what is shown are in the whole expression
 
     # -- products ---------------------------------------------------------------
@@ -83,10 +85,15 @@ class Text:
 
     def show_product(self, p: Product, more: str = "") -> str:
         """`- 2 theta k`, then `more` factors."""
-        words = [self.atom(a.node) for a in p.atoms] + ([more] if more else [])
+        words = [self.factor(a) for a in p.atoms] + ([more] if more else [])
         if abs(p.number) != 1 or not words:
             words.insert(0, f"{abs(p.number):.6g}")
         return ("-" if p.number < 0 else "") + " ".join(words)
+
+    def factor(self, a: Atom) -> str:
+        """An atom of a product."""
+        text, binds = self._at(tuple(self._place(c) for c in a.axes), a.node)
+        return text if binds >= ATOM else f"({text})"
 
     # -- expressions --------------------------------------------------------------
     def show(self, name: str) -> str:
@@ -112,16 +119,19 @@ class Text:
             text = f"{v:.6g}" if isinstance(v, (int, float)) and not isinstance(v, bool) else str(v)
             return text, ATOM if not text.startswith("-") else SUM
         if n.op == "broadcast":
-            return self._at(tuple(self._places(n.type.rank)[i] for i in n.attr("axes")), n.args[0])
+            return self._at(tuple(self._place(i) for i in n.attr("axes")), n.args[0])
         if n.op == "iota":
-            return "ijklmnpq"[self._places(1)[0]], ATOM
+            return self._letter(0), ATOM
         if name in self.named:
             self.used[name] = None
             return name, ATOM
         return self._operation(n)
 
-    def _places(self, rank: int) -> tuple[int, ...]:
-        return tuple(range(rank)) if self._axes is None else self._axes
+    def _place(self, axis: int) -> int:
+        return axis if self._axes is None else self._axes[axis]
+
+    def _letter(self, axis: int) -> str:
+        return "ijklmnpq"[self._place(axis)]
 
     def _at(self, axes: tuple[int, ...] | None, name: str) -> tuple[str, int]:
         """The expression of a value whose axes have these places."""
@@ -144,12 +154,15 @@ class Text:
 
     def _operation(self, n: Node) -> tuple[str, int]:
         before = self._axes
+        if self._depth == DEEPEST:
+            return "...", ATOM
         if OPS[n.op].group != "pointwise":
             self._axes = None
+        self._depth += 1
         try:
             return self._shown(n)
         finally:
-            self._axes = before
+            self._axes, self._depth = before, self._depth - 1
 
     def _shown(self, n: Node) -> tuple[str, int]:
         args = n.args
@@ -159,7 +172,7 @@ class Text:
                 p = Product(-p.number, p.atoms) if n.op == "neg" else p
                 return self.show_product(p), PRODUCT if p.number > 0 else SUM
             case "sub":
-                return f"{self.show(args[0])} - {self._tight(args[1], PRODUCT)}", SUM
+                return f"{self._tight(args[0], SUM)} - {self._tight(args[1], PRODUCT)}", SUM
             case "div":
                 return f"{self._tight(args[0], PRODUCT)} / {self.atom(args[1])}", PRODUCT
             case "add":
@@ -170,12 +183,15 @@ class Text:
                 return ("I", ATOM) if self._is_eye(n) else self._expression(args[0])
             case "solve" if self._is_eye(self.nodes[args[1]]):
                 return f"{self.atom(args[0])}^-1", ATOM
+            case "complex":
+                return self._complex(*args)
             case "exp":
                 text, binds = self._expression(args[0])
                 return f"e^{text}" if binds >= ATOM else f"e^({text})", ATOM
             case "select":
                 c, x, y = (self._tight(a, SUM) for a in args)
-                if c == "i == j" and y == "0" and n.type.rank == 2:
+                r = n.type.rank
+                if r >= 2 and y == "0" and c == f"{self._letter(r - 2)} == {self._letter(r - 1)}":
                     return (f"diag({x})", ATOM) if x != "1" else ("I", ATOM)
                 return (f"[{c}]", ATOM) if (x, y) == ("1", "0") else (f"{x} if {c} else {y}", 0)
             case "contract":
@@ -198,6 +214,15 @@ class Text:
     def _tight(self, name: str, least: int) -> str:
         text, binds = self._expression(name)
         return text if binds >= least else f"({text})"
+
+    def _complex(self, re: str, im: str) -> tuple[str, int]:
+        """x for a real x, `1i` for the imaginary unit."""
+        x, y = self.product(re), self.product(im)
+        if y == Product(0, ()):
+            return self._expression(re)
+        if x == Product(0, ()):
+            return ("1i", ATOM) if y == Product(1, ()) else (f"1i {self.atom(im)}", PRODUCT)
+        return f"({self.show(re)} + 1i {self.atom(im)})", ATOM
 
     def _is_eye(self, n: Node) -> bool:
         """real(i == j) of a square matrix"""

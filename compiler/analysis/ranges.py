@@ -139,6 +139,8 @@ class Ranges:
                 return _exp(a) - 1, _exp(b) - 1
             case "sqrt", [(a, b)]:
                 return math.sqrt(max(a, 0.0)), math.sqrt(max(b, 0.0))
+            case "div", [(a, _), _] if a >= 0 and self._share(n):
+                return 0.0, 1.0
             case ("rsqrt" | "pow" | "div"), [(a, _), *rest]:
                 return (0.0 if a >= 0 and all(c >= 0 for c, _ in rest) else -INF), INF
             case ("log" | "log1p"), [(a, _)] if a >= (1 if n.op == "log" else 0):
@@ -158,6 +160,11 @@ class Ranges:
         if n.op in _SAME and xs:
             return min(a for a, _ in xs), max(b for _, b in xs)
         return _FIXED.get(n.op, ANY)
+
+    def _share(self, n: Node) -> bool:
+        """Whether n is x / (x + y) for y >= 0."""
+        x, whole = n.args[0], self.nodes[n.args[1]]
+        return whole.op == "add" and x in whole.args and all(self.interval[a][0] >= 0 for a in whole.args)
 
     def _below(self, x: str, y: str) -> bool:
         """Whether y is the maximum (or log-sum-exp) of x and others."""

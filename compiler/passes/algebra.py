@@ -175,6 +175,10 @@ def select(b: Rewriter, n: Node) -> str | None:
         return x
     if is_op(b, c, "not"):                                  # select(not c, x, y) = select(c, y, x)
         return b.op("select", inner(b, c), y, x, hint=n.name)
+    if is_op(b, x, "select") and b.node(x).args[0] == c:    # select(c, select(c, x, z), y) = select(c, x, y)
+        return b.op("select", c, b.node(x).args[1], y, hint=n.name)
+    if is_op(b, y, "select") and b.node(y).args[0] == c:    # select(c, x, select(c, z, y)) = select(c, x, y)
+        return b.op("select", c, x, b.node(y).args[2], hint=n.name)
     return None
 
 

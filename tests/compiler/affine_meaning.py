@@ -1,11 +1,22 @@
 """What an `Affine` says, computed: the next values of its states from its terms and offsets."""
 
+from pathlib import Path
+
 import strategies
 import torch
 from ostinato.compiler.analysis.affine import Affine, Apply, Dense, LowRank, Mix, Outer, Scale
 from ostinato.ir import interp, meaning
+from ostinato.runtime import sources
+from ostinato.runtime.files import declared_sizes
+
+ZOO = sorted((Path(__file__).parents[2] / "examples" / "zoo").glob("*.ost"))
 
 PLUS = {kind: meaning.POINTWISE[op] for kind, op in (("sum", "add"), ("max", "max"), ("lse", "logaddexp"))}
+
+
+def elaborate(path):
+    """A cell of the zoo at the sizes of its header."""
+    return sources.elaborate(path, None, declared_sizes(path.read_text())).cell
 
 
 def reads(cell, seed=0, B=2, state=None):

@@ -7,13 +7,24 @@ import ostinato
 import pytest
 import torch
 from affine_cells import affine_cells
-from affine_meaning import evaluate, next_values, reads
+from affine_meaning import ZOO, elaborate, evaluate, next_values, reads
 from hypothesis import given, settings
-from ostinato.compiler.analysis.affine import Affine, Apply, Dense, LowRank, Mix, Nonlinear, Outer, Scale, Term, classify
+from ostinato.compiler.analysis.affine import (
+    Affine,
+    Apply,
+    Dense,
+    LowRank,
+    Mix,
+    Nonlinear,
+    Outer,
+    Scale,
+    Term,
+    classify,
+)
+from ostinato.compiler.analysis.describe import describe
 from ostinato.compiler.pipeline import CANONICAL, Run, lower
 from ostinato.ir.verify import verify
 from strategies import cells
-from test_zoo_gradients import ZOO, elaborate
 
 SEQUENTIAL = {"elman", "elman_heads", "elman_relu", "gru", "gru_heads", "indrnn", "lem", "lif", "ligru", "lstm",
               "lstm_cifg", "lstm_cifg_peephole", "lstm_heads", "lstm_layernorm", "lstm_peephole", "lstm_projection",
@@ -250,3 +261,39 @@ def test_infinite_offsets():
     c = one(step("max(h[t-1] + g[t], x[t])", state="h: [D] = -inf"), D=4)
     given = reads(c.cell, state={("state", "h"): torch.full((2, 4), -math.inf, dtype=torch.float64)})
     assert torch.equal(next_values(c, given)["h"], given["input", "x"])
+
+
+def test_integers():
+    """Counters are affine; so is their running maximum, but without choices, as no int is -inf."""
+    counted = one(step("h[t-1] * 2 + i[t]", state="h: int [D] = 0", inputs="x: [D], i: int [D]"), D=4)
+    assert counted.semiring == "sum"
+    assert one(step("max(h[t-1], i[t])", state="h: int [D] = 0", inputs="i: int [D]"), D=4).semiring == "max"
+    c = one(step("max(h[t-1], i[t]) if i[t] > 0 else i[t]", state="h: int [D] = 0", inputs="i: int [D]"), D=4)
+    assert isinstance(c, Nonlinear) and "-inf" in c.reason
+
+
+def test_deep_sums():
+    """A sum of a thousand terms, per head."""
+    text = """cell c(D, W) heads N {
+  input x: [D], v: [W]
+  state h: [D] = 0
+  h[t] = 0.5 * h[t-1] + sum(v[t][j] * x[t] for j in W)
+  output h
+}"""
+    *_, made = ostinato.load(text).cells.values()
+    (c,) = classify(Run()(CANONICAL, made.elaborate(D=2, W=1000, N=2)))
+    assert isinstance(c, Affine) and "..." in describe(c.cell)
+
+
+@pytest.mark.parametrize("equation", ["1 if h[t-1] == 0 else 0", "0 if h[t-1] == 0 else g[t] * h[t-1] + x[t]",
+                                      "0 if h[t-1] == 0 else h[t-1] * h[t-1]", "h[t-1] if h[t-1] == 0 else x[t]"])
+def test_comparisons_with_zero_are_not_affine(equation):
+    assert isinstance(one(step(equation), D=4), Nonlinear)
+
+
+def test_the_guards_of_an_adjoint_are():
+    c = one(step("0 if h[t-1] == 0 else -(g[t] * h[t-1])"), D=4)
+    assert [type(m) for t in c.terms["h"] for m in t.maps] == [Scale]
+    given = reads(c.cell)
+    given["state", "h"][:, 0], given["input", "g"][:, 0] = 0.0, math.inf
+    assert torch.equal(next_values(c, given)["h"], evaluate(c.cell, given)[c.cell.state("h").next])

@@ -27,3 +27,11 @@ def test_lags_come_before_what_reads_them():
     *_, made = ostinato.load(text).cells.values()
     assert components(made.elaborate()) == (("x@1",), ("x@2",), ("y", "y@1"))
     assert dependences(made.elaborate())["y@1"] == {"y"}
+
+
+def test_long_lags():
+    """A thousand lags are a thousand components, found without recursion."""
+    text = "cell c() {\n  input x: []\n  state y: [] = 0\n  y[t] = y[t-1] + x[t-1000]\n  output y\n}"
+    *_, made = ostinato.load(text).cells.values()
+    found = components(made.elaborate())
+    assert len(found) == 1001 and found[-1] == ("y",)

@@ -1,11 +1,11 @@
 """The analysis as text: the normal forms of known cells, and the class of every cell of the zoo."""
 
 import pytest
+from affine_meaning import ZOO, elaborate
 from ostinato.compiler.analysis.affine import classify
 from ostinato.compiler.analysis.describe import describe
 from ostinato.compiler.analysis.structure import structure
 from ostinato.compiler.pipeline import CANONICAL, Run
-from test_zoo_gradients import ZOO, elaborate
 
 PATHS = {p.stem: p for p in ZOO}
 CLASSES = {
