@@ -12,6 +12,7 @@ from ...compiler.pipeline import Lowered, lower
 from ...compiler.schedules.build import backward_kernel, forward_kernel, recomputes
 from ...compiler.schedules.kernel import Kernel
 from ...compiler.schedules.printer import print_kernel
+from ...compiler.schedules.views import CALLS
 from ...ir.cell import Cell
 from ...ir.types import Type
 from . import threads
@@ -52,10 +53,11 @@ class LlvmExecutable:
         """Steps per tile where forward and backward must agree on it."""
         if not self.recompute:
             return None
-        per_step = sum(s.type.numel for s in self.cell.states) * torch.finfo(self.dtype).bits // 8
+        whole = sum(n.type.numel for n in self.cell.body if n.op in CALLS)      # always kept within a tile
+        per_step = (whole + sum(s.type.numel for s in self.cell.states)) * torch.finfo(self.dtype).bits // 8
         if self.cell.heads is not None:
             per_step //= max(1, self.cell.heads.size)
-        return max(8, min(64, CHECK_BYTES // max(1, per_step)))
+        return max(1 if whole else 8, min(64, CHECK_BYTES // max(1, 2 * per_step if whole else per_step)))
 
     @cached_property
     def infer(self) -> Launch:
