@@ -35,10 +35,10 @@ def component(c: Affine | Nonlinear, source: Cell) -> list[str]:
     names = ", ".join(f"{s} [{', '.join(d.name for d in source.state(s).type.shape)}]" for s in c.states)
     if isinstance(c, Nonlinear):
         return [f"{names}: not affine", c.reason]
-    s = structure(c, source)
+    text = Text(c.cell, source)
+    s = structure(c, source, text)
     known = "constant, " if s.constant and s.name not in ("none", "identity") else ""
     lines = [f"{names}: affine over {_OVER[c.semiring]}, transition: {known}{s.name}"]
-    text = Text(c.cell, source)
     for state in c.states:
         lines += _Equation(c, state, text).lines()
     return [*lines, *_where(c, text), *(f"fact: {f}" for f in s.facts)]
@@ -52,7 +52,7 @@ def _where(c: Affine, text: Text) -> list[str]:
             if n in text.next:
                 out[n] = ""
             else:
-                out[n] = f"where {n} = {text.definition(n)}"
+                out[n] = f"where {text.short.get(n, n)} = {text.definition(n)}"
     return [line for line in out.values() if line]
 
 

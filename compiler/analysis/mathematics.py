@@ -13,6 +13,7 @@ from ...ir.cell import Cell, Node
 from ...ir.ops import OPS, spec_parts
 
 SUM, PRODUCT, ATOM = 1, 2, 3        # how tightly an expression binds
+LONGEST = 32                        # longer factors get a name
 DEEPEST = 24                        # deeper expressions are cut short
 _HINTS = frozenset("bc dot outer ix sl k v cat pad place stack norm iota inverse".split())
 _INFIX = {"div": " / ", "eq": " == ", "ne": " != ", "lt": " < ", "le": " <= ", "gt": " > ",
@@ -61,6 +62,7 @@ class Text:
                      if s.name != "t" and self.nodes[s.next].op not in ("input", "param", "state")}
         self.named = {n.name for n in source.body if is_named(n)} | set(self.next)
         self.used: dict[str, None] = {}
+        self.short: dict[str, str] = {}         # names given to long factors
         self._depth = 0
         self._axes: tuple[int, ...] | None = None       # where the axes of what is shown are in the whole expression
 
@@ -92,7 +94,14 @@ class Text:
 
     def factor(self, a: Atom) -> str:
         """An atom of a product."""
+        if a.node in self.short:
+            return self.short[a.node]
         text, binds = self._at(tuple(self._place(c) for c in a.axes), a.node)
+        if len(text) > LONGEST and a.node not in self.named:
+            taken = {*self.nodes, *self.short.values()}
+            self.short[a.node] = next(u for i in range(1, len(taken) + 2) if (u := f"u{i}") not in taken)
+            self.used[a.node] = None
+            return self.short[a.node]
         return text if binds >= ATOM else f"({text})"
 
     # -- expressions --------------------------------------------------------------
@@ -234,15 +243,21 @@ class Text:
         return sources == {"iota"} and {*x.attr("axes"), *y.attr("axes")} == {n.type.rank - 2, n.type.rank - 1}
 
     def _contraction(self, n: Node) -> tuple[str, int]:
+        """A product of matrices and vectors, heads left out; else an einsum."""
         sx, sy, so = spec_parts(n.attr("spec"))
-        summed = [c for c in dict.fromkeys(sx + sy) if c not in so]
+        heads = {c for c in sx if c in sy and c in so}
+        sx, sy, so = ("".join(c for c in s if c not in heads) for s in (sx, sy, so))
+        both = [c for c in sx if c in sy]
+        kept = "".join(c for c in sx + sy if c not in both)
+        if len(both) != 1 or sorted(kept) != sorted(so) or max(len(sx), len(sy)) > 2:
+            return f"einsum({n.attr('spec')!r}, {self.show(n.args[0])}, {self.show(n.args[1])})", ATOM
         op = "@" if n.attr("semiring") == "sum" else f"@{n.attr('semiring')}"
-        x, y = (self.atom(a) for a in n.args)
-        if len(summed) == 1 and summed[0] == sx[-1:] and summed[0] in sy:
-            return f"{x} {op} {y}" if sy[-1] != summed[0] or len(sy) <= len(sx) else f"{y} {op} {x}", PRODUCT
-        if len(summed) == 1 and summed[0] == sy[-1:] and summed[0] in sx:
-            return f"{y} {op} {x}", PRODUCT
-        return f"einsum({n.attr('spec')!r}, {self.show(n.args[0])}, {self.show(n.args[1])})", ATOM
+        (x, y), c = n.args, both[0]
+        if len(so) == 1 and so in sx and sx[0] == c or len(so) == 1 and so in sy and sy[1] == c or so != kept:
+            x, y, sx, sy = y, x, sy, sx                                 # a row times a matrix, a matrix times a column
+        left = self.atom(x) + ("^T" if len(sx) == 2 and sx[0] == c else "")
+        right = self.atom(y) + ("^T" if len(sy) == 2 and sy[1] == c else "")
+        return f"{left} {op} {right}", PRODUCT
 
 
 def plus(terms: Iterable[str]) -> str:

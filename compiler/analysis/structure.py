@@ -31,10 +31,10 @@ class Structure:
     facts: tuple[str, ...]
 
 
-def structure(c: Affine, source: Cell | None = None) -> Structure:
-    """The structure of a component. `source`: the cell that was classified, whose names facts use."""
-    source = source or c.cell
-    text, ranges, domain = Text(c.cell, source), Ranges(c.cell), domains(c.cell)
+def structure(c: Affine, source: Cell | None = None, text: Text | None = None) -> Structure:
+    """The structure of a component. `source`: the cell that was classified, whose names facts use;
+    `text`: what shows its values, if there is one."""
+    text, ranges, domain = text or Text(c.cell, source or c.cell), Ranges(c.cell), domains(c.cell)
     rank = len({(t.of, m.read) for _, t, m in _maps(c) if isinstance(m, LowRank)})
     transition = [n for _, _, m in _maps(c) for n in _nodes(m)]
     facts, decays = [], []
@@ -158,9 +158,9 @@ def _multiples(c: Affine, text: Text, aliases: tuple[tuple[str, str], ...]) -> l
     """`multiples: reads and writes k, writes -beta k`"""
     uses, out = _vectors(c), []
     for base in dict.fromkeys(y for _, y in aliases):
-        words = [f"{uses[base]} {text.show(base)}"]
-        words += [f"{uses[x]} {text.show_product(_quotient(text, x, base), text.atom(base))}"
-                  for x, y in aliases if y == base]
+        shown = text.show_product(text.product(base))
+        words = [f"{uses[base]} {shown}"]
+        words += [f"{uses[x]} {text.show_product(_quotient(text, x, base), shown)}" for x, y in aliases if y == base]
         out.append(f"multiples: {', '.join(words)}")
     return out
 

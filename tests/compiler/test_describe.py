@@ -16,10 +16,13 @@ CLASSES = {
     "legs": ["identity", "dense"], "linear_attention": ["identity", "identity"], "mega_ema": ["element-wise"],
     "mingru": ["per channel"], "minlstm": ["per channel"], "mlstm": ["scalar", "scalar", "scalar"],
     "qrnn": ["none", "per channel"], "retnet": ["scalar"], "rglru": ["per channel"],
+    "abc": ["identity", "columns", "rows"], "fast_weights": ["identity + rank 1"], "hmm": ["identity", "dense"],
+    "viterbi": ["identity", "dense"], "linear_rnn": ["dense"], "linear_cde": ["dense"], "lssl": ["block-diagonal"],
+    "mamba": ["element-wise"], "mesa": ["scalar", "scalar"], "block_lrnn": ["block-diagonal"], "lru": ["per channel"],
     "rwkv4": ["per channel", "per channel", "per channel"], "rwkv6": ["rows"], "rwkv7": ["rows + rank 1"],
     "simple_gla": ["scalar"], "titans_linear": ["2 x 2 per lane + rank 1"],
 }
-CONSTANT = {"retnet": [True], "ema": [True], "iir": [True, True, True], "gla": [False]}
+CONSTANT = {"lru": [True], "linear_rnn": [True], "retnet": [True], "ema": [True], "iir": [True, True, True], "gla": [False]}
 
 
 def canonical(name):
@@ -42,7 +45,8 @@ def test_constant_transitions(name):
     "kda": ["L = (I - beta k k^T) diag(e^g)", "beta in [0, 2]: I - beta k k^T does not expand where |k| <= 1"],
     "rwkv7": ["L = diag(e^w) + b a^T", "B = k v^T"],
     "comba": ["L = e^g I - beta k p^T"],
-    "deltaproduct": ["L = e^g (I - beta[0] k[0] k[0]^T - beta[1] k[1] (k[1] - k[0] sum(k[0] k[1]) beta[0])^T)"],
+    "deltaproduct": ["L = e^g (I - beta[0] k[0] k[0]^T - beta[1] k[1] u1^T)",
+                     "where u1 = k[1] - k[0] sum(k[0] k[1]) beta[0]"],
     "mlstm": ["3 components of the states, one after another: m; C; n", "m[t] = max(i, m[t-1] + logsigmoid(f))",
               "L = F I", "B = J k v^T", "where F = e^(l - m[t])", "where l = logsigmoid(f) + m[t-1]"],
     "titans_linear": ["S[t] = L_S S[t-1] + L_S,P P[t-1] + B_S", "L_S = (1 - alpha) I - 2 theta k k^T"],
@@ -50,6 +54,9 @@ def test_constant_transitions(name):
     "rwkv4": ["m[t] = max(m[t-1] - w, k)"],
     "iir": ["x@1[t] = x", "x@2[t] = x[t-1]", "y@1[t] = y[t-1]", "L_y = -a[0] I"],
     "legs": ["I + 0.5 d A", "where d = 1 / (t + 1)"],
+    "kalman": ["where S = (H @ Pp) @ H^T + R", "where Pp = (F @ P[t-1]) @ F^T + Q", "`solve` of a value"],
+    "hmm": ["a [S]: affine over (logsumexp, +)", "logA @lse a[t-1]"], "lru": ["where lambda = e^(-e^nu + 1i e^theta)"],
+    "fast_weights": ["L = I - beta u1 u1^T", "B = beta u1 v^T", "where u1 = (k + 1 if k > 0 else e^k) / sum("],
     "lstm": ["h [H], c [H]: not affine", "line 9: `sigmoid` of a value that depends on h"],
     "lif": ["`stop_gradient` of a value that depends on s"],
 }.items())
