@@ -22,6 +22,8 @@ from ostinato.compiler.analysis.affine import (
     classify,
 )
 from ostinato.compiler.analysis.describe import describe
+from ostinato.compiler.passes.masked import Masked
+from ostinato.compiler.passes.realify import realify
 from ostinato.compiler.pipeline import CANONICAL, Run, lower
 from ostinato.ir.verify import verify
 from strategies import cells
@@ -297,3 +299,11 @@ def test_the_guards_of_an_adjoint_are():
     given = reads(c.cell)
     given["state", "h"][:, 0], given["input", "g"][:, 0] = 0.0, math.inf
     assert torch.equal(next_values(c, given)["h"], evaluate(c.cell, given)[c.cell.state("h").next])
+
+
+@pytest.mark.parametrize("path", ZOO, ids=lambda p: p.stem)
+def test_masked_cells_stay_affine(path):
+    """Resets and slack are factors 0 and 1; complex states are pairs."""
+    cell = realify(elaborate(path))
+    if all(isinstance(c, Affine) for c in classify(lower(cell).cell)):
+        assert all(isinstance(c, Affine) for c in check(lower(Masked(reset=True, valid=True)(cell)).cell))
