@@ -54,6 +54,11 @@ class Layout:
     buckets: tuple[tuple[int, int], ...]
     valid: Tensor
 
+    @property
+    def straight(self) -> bool:
+        """Everything is where it should be: sequences of one length."""
+        return len(self.there) == len(self.back) and torch.equal(self.back, torch.arange(len(self.back)).to(self.back))
+
 
 def layout(cu_seqlens: Tensor, total: int, reverse: bool, together: bool) -> Layout:
     """Where everything goes; `reverse`: each sequence from its end; `together`: one bucket, in the given order."""
@@ -114,17 +119,22 @@ def run(call: Call, xs: Sequence[Tensor], states: Sequence[Tensor], n_out: int, 
     total = xs[0].shape[1]
     check(cu_seqlens, total)
     place = layout(cu_seqlens.to(torch.int64), total, reverse, together)
-    moved = [Move.apply(x[0], place.there, place.back) for x in xs]
     undone = place.rows.argsort()
-    sorted_states = [Move.apply(s, place.rows, undone) for s in states]
+    move = _stay if place.straight else Move.apply
+    moved = [move(x[0], place.there, place.back) for x in xs]
+    sorted_states = [move(s, place.rows, undone) for s in states]
     steps, sequences = [a * b for a, b in place.buckets], [a for a, _ in place.buckets]
     padded = zip(*([x.view(*bucket, *x.shape[1:]) for bucket, x in zip(place.buckets, x.split(steps))]
                    for x in (*moved, place.valid)))
     starts = zip(*(s.split(sequences) for s in sorted_states)) if states else iter([()] * len(steps))
     found = list(zip(*(call(list(some), list(first)) for some, first in zip(padded, starts))))
     outputs = (_joined([y.flatten(0, 1) for y in ys]) for ys in found[:n_out])
-    return [*(Move.apply(y, place.back, place.there).unsqueeze(0) for y in outputs),
-            *(Move.apply(_joined(ss), undone, place.rows) for ss in found[n_out:])]
+    return [*(move(y, place.back, place.there).unsqueeze(0) for y in outputs),
+            *(move(_joined(ss), undone, place.rows) for ss in found[n_out:])]
+
+
+def _stay(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+    return x
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

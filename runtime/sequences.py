@@ -2,9 +2,9 @@
 of a call mean.
 
 A mask becomes an input of the cell (`passes.masked`), so schedules and gradients follow from the cell as always; the
-plan of a masked cell is made when it is first needed and kept. `reverse` is a cell that runs backwards where the
-schedule goes step by step; the others, whose forms look ahead in time, get inputs and outputs turned around. Packed
-sequences are in `packed`. `run` is written once for anything that runs a cell over [B, T, *shape].
+plan of a masked cell is made when it is first needed and kept. `reverse` is a cell that runs backwards, or where the
+schedule has no such thing inputs and outputs turned around. Packed sequences are in `packed`. `Sequences.run` is
+written once for anything that runs a cell over [B, T, *shape].
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .recur import draws, operator
 
 ARGUMENTS = ("reset", "lengths", "padding", "cu_seqlens", "reverse")
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+BACKWARDS = ("sequential", "scan")          # schedules that run a cell backwards themselves
 Run = Callable[[list[Tensor], Sequence[Tensor]], list[Tensor]]
 
 
@@ -49,7 +50,7 @@ class Sequences:
     def change(self, schedule: str) -> tuple[bool, bool, bool]:
         """How the cell changes (see `Masked`) for a schedule."""
         return (self.reset is not None, self.lengths is not None or self.cu_seqlens is not None,
-                self.reverse and self.cu_seqlens is None and schedule == "sequential")
+                self.reverse and self.cu_seqlens is None and schedule in BACKWARDS)
 
     def plan(self, own: plan.Plan) -> plan.Plan:
         """The plan that runs it, given that of the cell as it is."""
