@@ -18,7 +18,7 @@ FLT = ("real", "complex")
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """`group`: leaf | pointwise | complex (pointwise too; `passes.realify` removes these) | structure | reduce | linalg.
+    """`group`: leaf | pointwise | complex (pointwise too, removed by `passes.realify`) | structure | reduce | linalg.
     `arity`: number of operands, -1 for variadic. `kinds`: kinds allowed for
     the operands. `result`: kind of the result ("same" as the operands', or a
     kind, or "given": by the node's type). `attrs`: required attribute names."""
@@ -75,7 +75,8 @@ OPS: dict[str, Op] = _table(
     Op("complex", "complex", 2, ("real",), "complex", (), "complex(re, im)"),
     Op("re", "complex", 1, ("complex",), "real"), Op("im", "complex", 1, ("complex",), "real"),
     Op("conj", "complex", 1, ("complex",)), Op("modulus", "complex", 1, ("complex",), "real", (), "|z|"),
-    Op("angle", "complex", 1, ("complex",), "real", (), "in (-pi, pi]; an imaginary part -0 counts as 0, also in log and sqrt"),
+    Op("angle", "complex", 1, ("complex",), "real", (),
+       "in (-pi, pi]; an imaginary part -0 counts as 0, also in log and sqrt"),
     # structure
     Op("broadcast", "structure", 1, ANY, "same", ("axes",),
        "axes[i]: position in the result of the operand's axis i (any order: transposes too)"),

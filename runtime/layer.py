@@ -183,7 +183,8 @@ class Layer(nn.Module):
         params, start = self._static()
         states = self._initial(state, start, B)
         try:
-            results = self._fast([*self._input_parts.split(xs), *params, *states], B, operators.number(self._seed_for(seed)), self.training)
+            given = [*self._input_parts.split(xs), *params, *states]
+            results = self._fast(given, B, operators.number(self._seed_for(seed)), self.training)
         except NotImplementedError as missing:
             operators.refuse(self._plan, missing)
         if self._n_results == len(self._result_parts.complex) and not self._input_parts.any:

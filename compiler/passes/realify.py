@@ -88,7 +88,8 @@ class _Realify:
         params = [replace(p, name=x, type=t, init=None) for p in c.params for x, t in self.port(p.name, p.type)]
         states = [replace(s, name=x, type=t, init=init, next=new) for s in c.states
                   for (x, t), init, new in zip(self.port(s.name, s.type), self.both(s.init), self.both(s.next))]
-        outputs, sums = ([Output(x, v, o.span) for o in ports for x, v in self.output(o)] for ports in (c.outputs, c.sums))
+        outputs, sums = ([Output(x, v, o.span) for o in ports for x, v in self.output(o)]
+                         for ports in (c.outputs, c.sums))
         used = set(b.by_name)
         new = {old: name for old, name in self.names.items() if name not in used}
         at = lambda x: new.get(x, x)
@@ -258,7 +259,8 @@ class _Realify:
         """The product over axes, element by element."""
         dims = list(self.types[n.args[0]].shape)
         for axis in sorted(n.attr("axes"), reverse=True):
-            items = [tuple(None if p is None else self.b.index(p, axis, k) for p in x) for k in range(dims.pop(axis).size)]
+            items = [tuple(None if p is None else self.b.index(p, axis, k) for p in x)
+                     for k in range(dims.pop(axis).size)]
             x = (self.b.full(1.0, Type("real", tuple(dims))), None) if not items else items[0]
             for item in items[1:]:
                 x = self.product(x, item, self.mul)

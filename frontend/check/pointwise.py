@@ -6,7 +6,6 @@ import math
 
 from . import numbers
 from .calls import Call
-from .context import NUMBERS
 from .expr import binary, choose
 from .numbers import NoValue, number
 from .values import Num, Val, Value

@@ -68,7 +68,8 @@ def build(source: Source) -> Executable:
         raise Unsuitable("the adjoint of a state is not multiplied by the transposed matrix")
     keeping, kept = dense(whole.forward)
     run = Run()
-    made = [run((Realify(), *CANONICAL), diagonalize(*pair)) for pair in ((cell, found), (keeping, kept), (backward, back))]
+    made = [run((Realify(), *CANONICAL), diagonalize(*pair))
+            for pair in ((cell, found), (keeping, kept), (backward, back))]
     new = [p for p in dict.fromkeys(chain(*(c.params for c in made))) if p.name not in {q.name for q in split.params}]
     once, again = (replace(run(FUSE, c), params=(*split.params, *new)) for c in made[:2])
     inner = source.backend.build(Transformed(once, Adjoint(again, run(SPLIT, made[2]))), source.dtype)
@@ -185,7 +186,8 @@ class Diagonalized:
         lines = [f"schedule diagonalize: {', '.join(self.found)} in the basis of the matrix's eigenvectors, complex"]
         for s, (_, basis) in self.bases.items():
             condition = float(torch.linalg.cond(basis.vectors).max())
-            lines.append(f"  condition of the eigenvectors of {s}: {condition:.3g} (refused above {LIMIT[self.dtype]:.0e})")
+            limit = f"refused above {LIMIT[self.dtype]:.0e}"
+            lines.append(f"  condition of the eigenvectors of {s}: {condition:.3g} ({limit})")
         return "\n".join([*lines, *self.inner.explain(B, T).splitlines()[1:]])
 
     def ir(self, stage: str) -> str | None:
