@@ -53,7 +53,10 @@ def per_head(a: Tensor) -> Tensor:
     return a[..., None, None]
 
 
-import oracles_dense  # noqa: F401 (each fills STEPS)
+import oracles_affine  # noqa: F401 (each fills STEPS)
+import oracles_dense  # noqa: F401
+import oracles_inner  # noqa: F401
 import oracles_lanes  # noqa: F401
 import oracles_matrix  # noqa: F401
+import oracles_paths  # noqa: F401
 import oracles_spaces  # noqa: F401

@@ -97,17 +97,6 @@ def comba(x, p, s):
 
 
 @step
-def titans_linear(x, p, s):
-    with torch.enable_grad():                  # the inner gradient by autograd, differentiable itself
-        M = s.S if s.S.requires_grad else s.S.clone().requires_grad_()
-        loss = ((read(x.k, M) - x.v) ** 2).sum()
-        (dS,) = torch.autograd.grad(loss, M, create_graph=True)
-    P = per_head(x.eta) * s.P - per_head(x.theta) * dS
-    S = (1 - per_head(x.alpha)) * s.S + P
-    return {"o": read(x.q, S)}, {"S": S, "P": P}
-
-
-@step
 def gsa(x, p, s):
     g = x.g.exp()
     A = g[..., None, :] * s.A + outer(x.k, x.s)

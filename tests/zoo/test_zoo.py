@@ -25,7 +25,7 @@ from zoo_data import (
     sizes,
 )
 
-WIDER = {"I": 7, "H": 19, "D": 37, "K": 18, "V": 21, "N": 3, "M": 6, "n": 2}     # several vectors and a rest
+WIDER = {"I": 7, "H": 19, "D": 37, "K": 18, "V": 21, "N": 3, "M": 6, "n": 2, "S": 9}     # several vectors and a rest
 
 
 @cache
