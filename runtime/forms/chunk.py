@@ -84,7 +84,8 @@ class Chunked:
         """What runs."""
         lines = [f"schedule chunk({self.size}): {self.size} steps are one step of a cell of matrix products; "
                  "the steps that are left run one after the other", "  chunks:"]
-        lines += ["  " + line for line in str(self.chunks.explain(B, None if T is None else T // self.size)).splitlines()]
+        chunks = None if T is None else T // self.size
+        lines += ["  " + line for line in str(self.chunks.explain(B, chunks)).splitlines()]
         return "\n".join(lines)
 
     def ir(self, stage: str) -> str | None:

@@ -8,7 +8,7 @@ those after j, and a_i reading the state S'_i before step i,
 
 Where y_j = z_j + sum_r c_jr w_jr with the inner reads w = a . S', these solve (I - G c) w = (a p) . S_0 + G z.
 Decays are running products, so zeros (and logarithms -inf) are exact, and so are gradients there. Where they differ
-from channel to channel, D(i, j) is a vector: inside a block of 16 steps it is made as such, between blocks it is the
+from channel to channel, D(i, j) is a vector: inside a block of a few steps it is made as such, between blocks it is the
 product of what comes before and after the start of the later block. So every factor is a product of decays of some
 steps, never a quotient: none is larger than 1 if the decays are not.
 """
@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from ....ir.build import Builder
 from ....ir.cell import State
 from ....ir.types import Dim, Type
-from .lift import LETTERS, Unchunkable
+from .lift import LETTERS
 
-BLOCK = 16      # steps between which decays that differ from channel to channel are multiplied out
+BLOCK = 8       # steps between which decays that differ from channel to channel are multiplied out
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,14 @@ class Matrix:
         last = self.dim.size - 1
         return self.b.op("mul", self.b.index(self.before(d), self.n, last), self.b.index(d, self.n, last))
 
-    def between(self, d: str) -> str:
-        """D(i, j) [*lead, i, j, ...]: the product of the decays strictly between j and i; 0 for j >= i."""
-        b, shape = self.b, self.b.type(d).shape
-        wide = (*shape[:self.n + 1], *shape[self.n:])
-        axes = (*range(self.n + 1), *range(self.n + 2, len(wide)))
-        real = Type("real", wide)
-        unit = b.op("select", self.compared("eq", wide, 1), b.full(1.0, real), b.full(0.0, real))
-        return b.running(b.broadcast(self.shifted(d, 1), wide, axes), unit, self.n)
+    def between(self, d: str, x: str | None = None) -> str:
+        """D(i, j) [*lead, i, j, ...]: the product of the decays strictly between j and i, 0 for j >= i; times x_j."""
+        b, n, shape = self.b, self.n, self.b.type(d).shape
+        wide = (*shape[:n + 1], *shape[n:])
+        behind = tuple(range(n + 2, len(wide)))
+        unit = b.full(1.0, Type("real", wide)) if x is None else b.broadcast(x, wide, (*range(n), n + 1, *behind))
+        start = b.op("select", self.compared("eq", wide, 1), unit, b.full(0.0, Type("real", wide)))
+        return b.running(b.broadcast(self.shifted(d, 1), wide, (*range(n + 1), *behind)), start, n)
 
     # -- blocks of steps, where decays differ from channel to channel ---------------
     def blocks(self) -> list[tuple[int, Dim]]:
@@ -123,12 +123,9 @@ class Matrix:
 
     def inside(self, x: str, axis: int, start: int, dim: Dim) -> str:
         """D(i, j) * x_j along the decay of an axis, i and j in one block: [*lead, i, j, K or V]."""
-        def make() -> str:
-            d = self.between(self.cut((self.row, self.column)[axis], start, dim))
-            wide = self.b.type(d).shape
-            return self.b.op("mul", d, self.b.broadcast(self.cut(x, start, dim), wide,
-                                                        (*range(self.n), self.n + 1, self.n + 2)))
-        return self._once(("inside", x, axis, start), make)
+        d = (self.row, self.column)[axis]
+        return self._once(("inside", x, axis, start),
+                          lambda: self.between(self.cut(d, start, dim), self.cut(x, start, dim)))
 
     def carried(self, x: str, axis: int, start: int) -> str:
         """x_j of the steps before a block, decayed up to its start."""
@@ -205,7 +202,8 @@ class Matrix:
             here = g if dim == self.dim else b.slice(g, n + 1, start, dim)
             part = self.contract(here, self.inside(y, other, start, dim), "ij,ijv->iv")
             if start:
-                far = self.contract(b.slice(g, n + 1, 0, self.earlier(start)), self.carried(y, other, start), "ij,jv->iv")
+                there = b.slice(g, n + 1, 0, self.earlier(start))
+                far = self.contract(there, self.carried(y, other, start), "ij,jv->iv")
                 part = b.op("add", b.op("mul", far, self.anchored(other, start, dim)), part)
             out.append(part)
         return out[0] if len(out) == 1 else b.concat(tuple(out), n, self.dim)

@@ -121,8 +121,7 @@ class Readout:
                 return self.added(u, v)
             case "mul":
                 whole, other = n.args if n.args[0] in self.forms else n.args[::-1]
-                if other in self.forms:
-                    raise NotLinear(f"a product of two matrices that depend on states ({n.name})")
+                self._apart(other, n)
                 return self.scaled(self.form(whole), self.separate(self.values[other]))
             case "div" if n.args[1] not in self.forms:
                 s = self.separate(self.values[n.args[1]])
@@ -133,6 +132,13 @@ class Readout:
                 cond = self.values[n.args[0]]
                 return self.added(self.masked(cond, u, True), self.masked(cond, v, False))
         raise NotLinear(f"{n.op} of a whole matrix ({n.name})")
+
+    def _apart(self, other: str, n: Node) -> None:
+        """An operand must not depend on whole matrices."""
+        if other in self.forms:
+            why = self.forms[other]
+            raise why if isinstance(why, NotLinear) else NotLinear(
+                f"a product of two matrices that depend on states ({n.name})")
 
     def scaled(self, f: Form, s: Scale) -> Form:
         t, x = self._times, self._times(s.scalar, s.row)
@@ -283,8 +289,9 @@ class Readout:
         b = self.b
         first = n.args[0] in self.forms
         whole, other = n.args if first else n.args[::-1]
-        if other in self.forms or n.attr("semiring") != "sum":
-            raise NotLinear(f"a product of two matrices that depend on states ({n.name})")
+        self._apart(other, n)
+        if n.attr("semiring") != "sum":
+            raise NotLinear(f"a product over {n.attr('semiring')} with a whole matrix ({n.name})")
         sm, su, so = spec_parts(n.attr("spec"))
         if not first:
             sm, su = su, sm
