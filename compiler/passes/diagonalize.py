@@ -1,12 +1,13 @@
 """A state with a constant dense transition in the basis of its eigenvectors.
 
-    h[t] = A h[t-1] + b[t],  A = V diag(w) V^-1      becomes      z[t] = w * z[t-1] + V^-1 b[t],  h = re(V z)
+    h[t] = A h[t-1] + b[t]      becomes      z[t] = w * z[t-1] + u * conj(z[t-1]) + W b[t],  h = re(V z)
 
-with a complex state z of h's shape; factors that A commutes with (numbers, masks of sequences) may stand before A
+with a complex state z of half h's size: an eigenvalue w of a real matrix and its conjugate share one element (u = 0),
+and so do two real eigenvalues, w + u and w - u, in its two parts. Factors that A commutes with (numbers, masks of sequences) may stand before A
 and 1, as in (c[t] A + d[t]) h[t-1]. Every read of h, old or new, is replaced by re(V z), so outputs, other
 states and (in an adjoint cell, whose transition is A^T) sums over time keep their meaning: the gradient of A
 is contracted from cotangents and states in the original basis, and nobody differentiates an eigendecomposition.
-w, V and V^-1 are new parameters, to be computed from the weights; see `runtime/forms/diagonalize`.
+w, u, V and W are new parameters, to be computed from the weights; see `runtime/forms/diagonalize`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..analysis.affine import Affine, Apply, Offset, Outer, Scale, Term, classif
 from .dce import Dce, live
 
 MODES = "{}.modes"              # the state z of the state h
-VALUES, VECTORS, INVERSE = "{}.values", "{}.vectors", "{}.inverse"      # w, V and V^-1 of the state h
+VALUES, SPREAD, VECTORS, INVERSE = "{}.values", "{}.spread", "{}.vectors", "{}.inverse"      # w, u, V, W of the state h
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +36,29 @@ class Dense:
     terms: tuple[Term, ...]
     offsets: tuple[Offset, ...]
 
-    def shapes(self, t: Type) -> dict[str, tuple[Dim, ...]]:
-        """Of the parameters w, V and V^-1, by name."""
-        lead, n = tuple(t.shape[i] for i in self.lead), t.shape[self.axis]
-        return {VALUES.format(self.state): (*lead, n), VECTORS.format(self.state): (*lead, n, n),
-                INVERSE.format(self.state): (*lead, n, n)}
+    def params(self, t: Type) -> dict[str, Type]:
+        """w, u, V and W by name, for a state of type `t`."""
+        lead, n, half = tuple(t.shape[i] for i in self.lead), t.shape[self.axis], self.half(t)
+        types = {VALUES: (*lead, half), SPREAD: (*lead, half), VECTORS: (*lead, n, half), INVERSE: (*lead, half, n)}
+        return {k.format(self.state): Type("real" if k is SPREAD else "complex", v) for k, v in types.items()}
 
-    def spec(self, rank: int) -> str:
-        """einsum of V (or V^-1) with a value of the state's shape."""
+    def half(self, t: Type) -> Dim:
+        n = t.shape[self.axis]
+        return Dim(f"{n.name}.pairs", (n.size + 1) // 2)
+
+    def modes(self, t: Type) -> Type:
+        """The type of z."""
+        return Type("complex", tuple(self.half(t) if i == self.axis else d for i, d in enumerate(t.shape)))
+
+    def out_of(self, rank: int) -> str:
+        """einsum of V with z."""
         x = "abcdefgh"[:rank]
-        lead = "".join(x[i] for i in self.lead)
-        return f"{lead}{x[self.axis]}z,{x.replace(x[self.axis], 'z')}->{x}"
+        return f"{''.join(x[i] for i in self.lead)}{x[self.axis]}z,{x.replace(x[self.axis], 'z')}->{x}"
+
+    def into(self, rank: int) -> str:
+        """einsum of W with a value of the state's shape."""
+        x = "abcdefgh"[:rank]
+        return f"{''.join(x[i] for i in self.lead)}z{x[self.axis]},{x}->{x.replace(x[self.axis], 'z')}"
 
 
 def dense(cell: Cell) -> tuple[Cell, tuple[Dense, ...]]:
@@ -91,21 +104,22 @@ def diagonalize(cell: Cell, found: tuple[Dense, ...]) -> Cell:
         if s.name not in kept:
             states.append(s)
             continue
-        d, t = kept[s.name], s.type.with_kind("complex")
-        w, v, inverse = ((name, Type("complex", shape)) for name, shape in d.shapes(s.type).items())
-        params += [Param(name, type, None, False) for name, type in (w, v, inverse)]
-        spec, read = d.spec(t.rank), lambda p: b.read("param", *p)
+        d = kept[s.name]
+        t, own = d.modes(s.type), d.params(s.type)
+        params += [Param(name, type, None, False) for name, type in own.items()]
+        w, u, v, inverse = (b.read("param", name, type) for name, type in own.items())
+        spec = d.out_of(t.rank)
         z = b.read("state", MODES.format(s.name), t)
-        parts = [_scaled(b, term, z, read(w), d) for term in d.terms]
-        parts += [b.contract(read(inverse), b.op("complex", _value(b, x, s.type), b.literal(0.0)), spec)
+        parts = [_scaled(b, term, z, (w, u), d) for term in d.terms]
+        parts += [b.contract(inverse, b.op("complex", _value(b, x, s.type), b.literal(0.0)), d.into(t.rank))
                   for x in d.offsets]
         moved = parts[0]
         for part in parts[1:]:
             moved = b.op("add", moved, part)
         for n in cell.body:
             if n.op == "state" and n.attr("name") == s.name:
-                replaced[n.name] = b.op("re", b.contract(read(v), z, spec))
-        replaced[s.next] = b.op("re", b.contract(read(v), moved, spec))
+                replaced[n.name] = b.op("re", b.contract(v, z, spec))
+        replaced[s.next] = b.op("re", b.contract(v, moved, spec))
         states.append(State(MODES.format(s.name), t, b.full(0.0, t), moved, span=s.span))
     at = lambda x: replaced.get(x, x)
     body = [replace(n, args=tuple(at(a) for a in n.args)) for n in b.nodes]
@@ -115,12 +129,14 @@ def diagonalize(cell: Cell, found: tuple[Dense, ...]) -> Cell:
     return Dce()(out.with_body(_sorted(live(body, out.roots()), body)))
 
 
-def _scaled(b: Builder, term: Term, z: str, w: str, d: Dense) -> str:
+def _scaled(b: Builder, term: Term, z: str, values: tuple[str, str], d: Dense) -> str:
     """A term in the basis of the eigenvectors."""
     t = b.type(z)
     for m in term.maps:
         if isinstance(m, Apply):
-            z = b.op("mul", b.broadcast(w, t.shape, (*d.lead, d.axis)), z)
+            w, u = (b.broadcast(x, t.shape, (*d.lead, d.axis)) for x in values)
+            other = b.op("mul", b.op("complex", u, b.literal(0.0)), b.op("conj", z))
+            z = b.op("add", b.op("mul", w, z), other)
         else:
             z = b.op("mul", b.op("complex", b.broadcast(m.factor, t.shape, m.axes), b.literal(0.0)), z)
     return z

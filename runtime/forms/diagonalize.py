@@ -1,9 +1,9 @@
 """Constant dense transitions in the basis of their eigenvectors (`compiler.passes.diagonalize`), for the cell and for
-its adjoint, whose transition is the transpose: A = V diag(w) V^-1 gives A^T = V^-T diag(w) V^T.
+its adjoint, whose transition is the transpose: A = E diag(e) E^-1 gives A^T = E^-T diag(e) E^T.
 
 The decomposition belongs to the weights: it is computed in float64 when they change, and its condition measured.
-Errors grow by the condition number of V, so matrices whose V is worse than LIMIT are refused; a defective matrix has
-no V at all, and shows as one of 1/epsilon.
+Errors grow by the condition number of E, so matrices whose E is worse than LIMIT are refused; a defective matrix has
+no E at all, and shows as one of 1/epsilon.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from ...backends.base import Executable
 from ...compiler.passes.adjoint import Adjoint, MakeAdjoint
 from ...compiler.passes.dce import live
-from ...compiler.passes.diagonalize import INVERSE, MODES, VALUES, VECTORS, Dense, dense, diagonalize
+from ...compiler.passes.diagonalize import INVERSE, MODES, SPREAD, VALUES, VECTORS, Dense, dense, diagonalize
 from ...compiler.passes.realify import Realify, parts
 from ...compiler.pipeline import CANONICAL, FUSE, SPLIT, Run
 from ...ir.cell import Cell, Node
@@ -41,16 +41,32 @@ class Transformed:
 
 @dataclass(frozen=True)
 class Basis:
-    """w [.., n], V and V^-1 [.., n, n], complex128."""
+    """w and u [.., m], V [.., n, m] and W [.., m, n] of the pass, complex128 (u float64), m = ceil(n / 2);
+    `condition`: the largest of the eigenvectors' condition numbers."""
 
     values: Tensor
+    spread: Tensor
     vectors: Tensor
     inverse: Tensor
+    condition: float
 
-    @property
-    def transposed(self) -> Basis:
-        """Of the transposed matrix."""
-        return Basis(self.values, self.inverse.mT, self.vectors.mT)
+
+def _basis(values: Tensor, vectors: Tensor, inverse: Tensor, condition: float) -> Basis:
+    """From all eigenvalues [.., n] and E, E^-1 [.., n, n] of real matrices, conjugate pairs being exact."""
+    *lead, n = values.shape
+    made = [_paired(*x) for x in zip(values.reshape(-1, n), vectors.reshape(-1, n, n), inverse.reshape(-1, n, n))]
+    return Basis(*(torch.stack(x).reshape(*lead, *x[0].shape) for x in zip(*made)), condition)
+
+
+def _paired(e: Tensor, right: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    upper, reals = torch.nonzero(e.imag > 0)[:, 0], torch.nonzero(e.imag == 0)[:, 0]
+    one, two = reals[0::2], reals[1::2]
+    lone, one = one[len(two):], one[:len(two)]      # of an odd number of real eigenvalues one is alone
+    values = torch.cat([e[upper], (e[one] + e[two]) / 2, e[lone]])
+    spread = torch.cat([0 * e[upper].real, (e[one] - e[two]).real / 2, 0 * e[lone].real])
+    vectors = torch.cat([2 * right[:, upper], right[:, one] - 1j * right[:, two], right[:, lone]], 1)
+    inverse = torch.cat([left[upper], left[one] + 1j * left[two], left[lone]])
+    return values, spread, vectors, inverse
 
 
 def build(source: Source) -> Executable:
@@ -86,14 +102,14 @@ class Diagonalized:
         self.order = [s.name for s in inner.cell.states]
         self.matrix = {d.state: _closure(cell, d.matrix) for d in found}
         self.plain = source.backend.build(source.lowered, source.dtype)
-        self.bases: dict[str, tuple[Tensor, Basis]] = {}
+        self.bases: dict[str, tuple[Tensor, tuple[Basis, Basis]]] = {}
         for name in ("step", "stepper"):
             if hasattr(self.plain, name):
                 setattr(self, name, getattr(self.plain, name))
 
     # -- bases ----------------------------------------------------------------
-    def basis(self, state: str, params: Sequence[Tensor]) -> Basis:
-        """Of a state's matrix. Raises OstinatoError for an ill-conditioned one."""
+    def basis(self, state: str, params: Sequence[Tensor]) -> tuple[Basis, Basis]:
+        """Of a state's matrix and of the transposed one. Raises OstinatoError for an ill-conditioned one."""
         nodes, last = self.matrix[state]
         reads = {("param", p.name): x.detach().to(torch.float64) for p, x in zip(self.cell.params, params)}
         matrix = evaluate(nodes, reads=reads, types={n.name: n.type for n in nodes})[last]
@@ -102,11 +118,11 @@ class Diagonalized:
             self.bases[state] = old = matrix.clone(), self._decomposed(state, matrix)
         return old[1]
 
-    def _decomposed(self, state: str, matrix: Tensor) -> Basis:
+    def _decomposed(self, state: str, matrix: Tensor) -> tuple[Basis, Basis]:
         if torch.equal(matrix, matrix.mT):
-            values, vectors = torch.linalg.eigh(matrix)
-            vectors = vectors.to(torch.complex128)
-            return Basis(values.to(torch.complex128), vectors, vectors.mH)
+            values, vectors = (x.to(torch.complex128) for x in torch.linalg.eigh(matrix))
+            basis = _basis(values, vectors, vectors.mT, 1.0)
+            return basis, basis
         values, vectors = torch.linalg.eig(matrix)
         sizes = torch.linalg.svdvals(vectors)
         condition = float((sizes[..., 0] / sizes[..., -1]).max()) if sizes.numel() else 1.0
@@ -114,23 +130,21 @@ class Diagonalized:
         if not condition <= limit:
             fail("ill_conditioned", name=self.cell.name, state=state, dtype=self.dtype, condition=f"{condition:.1e}",
                  limit=f"{limit:.0e}")
-        return Basis(values, vectors, torch.linalg.inv(vectors))
+        inverse = torch.linalg.inv(vectors)
+        return _basis(values, vectors, inverse, condition), _basis(values, inverse.mT, vectors.mT, condition)
 
     def _all(self, params: Sequence[Tensor]) -> tuple[dict[str, Basis], list[Tensor]]:
         """Bases by state and by cotangent, and the executable's parameters."""
         with torch.no_grad():
-            bases = {s: self.basis(s, params) for s in self.found}
-            bases |= {f"d.{s}": x.transposed for s, x in bases.items()}
+            bases: dict[str, Basis] = {}
+            for s in self.found:
+                bases[s], bases[f"d.{s}"] = self.basis(s, params)
             made: dict[str, Tensor] = {}
             for s, x in bases.items():
+                made[SPREAD.format(s)] = x.spread
                 for title, value in ((VALUES, x.values), (VECTORS, x.vectors), (INVERSE, x.inverse)):
                     made |= zip(parts(title.format(s)), (value.real, value.imag))
             return bases, [*params, *(made[name].to(self.dtype).contiguous() for name in self.new)]
-
-    def _moved(self, matrix: Tensor, state: str, x: Tensor) -> Tensor:
-        """A matrix applied to values [B, *shape] of a state."""
-        a, v, y = spec_parts(self.found[state].spec(x.dim() - 1))
-        return torch.einsum(f"{a},...{v}->...{y}", matrix, x.to(torch.complex128))
 
     def _into(self, prefix: str, bases: dict[str, Basis], states: Sequence[Tensor | None]) -> list[Tensor | None]:
         out: dict[str, Tensor | None] = {}
@@ -140,7 +154,7 @@ class Diagonalized:
                 continue
             pair = (None, None)
             if x is not None:
-                z = self._moved(bases[prefix + s.name].inverse, s.name, x)
+                z = _applied(self.found[s.name].into(s.type.rank), bases[prefix + s.name].inverse, x)
                 pair = tuple(part.to(self.dtype).contiguous() for part in (z.real, z.imag))
             out |= zip(parts(MODES.format(s.name)), pair)
         return [out[name] for name in self.order]
@@ -151,7 +165,8 @@ class Diagonalized:
         for s in self.cell.states:
             if s.name in self.found:
                 re, im = (given[part].to(torch.float64) for part in parts(MODES.format(s.name)))
-                x = self._moved(bases[prefix + s.name].vectors, s.name, torch.complex(re, im))
+                z = torch.complex(re, im)
+                x = _applied(self.found[s.name].out_of(s.type.rank), bases[prefix + s.name].vectors, z)
                 out.append(x.real.to(self.dtype).contiguous())
             else:
                 out.append(given[s.name])
@@ -184,15 +199,20 @@ class Diagonalized:
     def explain(self, B: int | None = None, T: int | None = None) -> str:
         """What runs."""
         lines = [f"schedule diagonalize: {', '.join(self.found)} in the basis of the matrix's eigenvectors, complex"]
-        for s, (_, basis) in self.bases.items():
-            condition = float(torch.linalg.cond(basis.vectors).max())
+        for s, (_, (basis, _)) in self.bases.items():
             limit = f"refused above {LIMIT[self.dtype]:.0e}"
-            lines.append(f"  condition of the eigenvectors of {s}: {condition:.3g} ({limit})")
+            lines.append(f"  condition of the eigenvectors of {s}: {basis.condition:.3g} ({limit})")
         return "\n".join([*lines, *self.inner.explain(B, T).splitlines()[1:]])
 
     def ir(self, stage: str) -> str | None:
         """Text of the back end's stages."""
         return self.inner.ir(stage)
+
+
+def _applied(spec: str, matrix: Tensor, x: Tensor) -> Tensor:
+    """A basis applied to values [B, *shape] of a state."""
+    a, v, y = spec_parts(spec)
+    return torch.einsum(f"{a},...{v}->...{y}", matrix, x.to(torch.complex128))
 
 
 def _closure(cell: Cell, root: str) -> tuple[list[Node], str]:
