@@ -20,9 +20,11 @@ from ..dce import Dce, live
 from ..rewrite import Rewriter
 from . import vector
 from .coupled import Coupled, Group
+from .forms import NotLinear
 from .lift import Lift, Unchunkable, first_axes
+from .linear import Linear, dependence, linear
 from .matrix import Matrix, Written
-from .readout import Linear, NotLinear, Readout, dependence, linear
+from .readout import Readout
 from .solve import solved
 
 __all__ = ["Unchunkable", "chunk", "preferred"]

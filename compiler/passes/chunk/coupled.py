@@ -58,7 +58,8 @@ class Group:
         out: dict[str, str] = {}
         for s in self.order():
             parts = [unit] if s in into else []
-            parts += [b.op("mul", m.shifted(out[t], 1), spread(self.decays[s, t])) for t in out if (s, t) in self.decays]
+            parts += [b.op("mul", m.shifted(r, 1), spread(self.decays[s, t])) for t, r in out.items()
+                      if (s, t) in self.decays]
             if parts:
                 total = parts[0]
                 for p in parts[1:]:
