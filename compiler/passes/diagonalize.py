@@ -1,13 +1,15 @@
 """A state with a constant dense transition in the basis of its eigenvectors.
 
-    h[t] = A h[t-1] + b[t]      becomes      z[t] = w * z[t-1] + u * conj(z[t-1]) + W b[t],  h = re(V z)
+    h[t] = A h[t-1] + b[t]   becomes   z[t] = w * z[t-1] + u * conj(z[t-1]) + W b[t],  h = re(V z)
 
 with a complex state z of half h's size: an eigenvalue w of a real matrix and its conjugate share one element (u = 0),
-and so do two real eigenvalues, w + u and w - u, in its two parts. Factors that A commutes with (numbers, masks of sequences) may stand before A
-and 1, as in (c[t] A + d[t]) h[t-1]. Every read of h, old or new, is replaced by re(V z), so outputs, other
-states and (in an adjoint cell, whose transition is A^T) sums over time keep their meaning: the gradient of A
-is contracted from cotangents and states in the original basis, and nobody differentiates an eigendecomposition.
-w, u, V and W are new parameters, to be computed from the weights; see `runtime/forms/diagonalize`.
+and so do two real eigenvalues, w + u and w - u, in its two parts. Factors that A commutes with (numbers, masks of
+sequences) may stand before A and 1, as in (c[t] A + d[t]) h[t-1].
+
+Every read of h, old or new, is replaced by re(V z), so outputs, other states and (in an adjoint cell, whose transition
+is the transpose) sums over time keep their meaning: the gradient of A is contracted from cotangents and states in the
+original basis, and nobody differentiates an eigendecomposition. w, u, V and W are new parameters, to be computed from
+the weights; see `runtime/forms/diagonalize`.
 """
 
 from __future__ import annotations
