@@ -19,7 +19,7 @@ from .loops import Nest, i64
 from .memory import copy, element_type, load, size_of, store
 from .vector import fma, splat
 
-ROWS, VECTORS = 4, 2        # accumulators of a substitution: rows share loads of the solution, vectors those of the matrix
+ROWS, VECTORS = 4, 2        # accumulators of a substitution: rows share loads of x, vectors those of the matrix
 CHAINS = 4                  # vectors of a recurrence at once: one addition's latency hides behind the others
 Parts = list[tuple[int, int]]           # offset and lanes (0: a scalar) of the registers of one block of columns
 

@@ -91,7 +91,7 @@ def _running(d: D, n: Node, ct: str) -> Cotangents:
     sum: u = a, dy/da = y_{i-1}. max: u = dy/da says that a_i + y_{i-1} is the larger, or the same.
     lse: u = dy/da = exp(a_i + y_{i-1} - y_i), v = exp(b_i - y_i). max and lse: all 0 where y = -inf."""
     (a, b), y, axis, back = n.args, n.name, n.attr("axis"), n.attr("reverse")
-    dim, rank = n.type.shape[axis], n.type.rank
+    dim = n.type.shape[axis]
     if dim.size == 0:
         return None, None
     at = d.b.add("iota", (), Type("int", (dim,)), "iota")
@@ -321,7 +321,8 @@ RULES: dict[str, DerivativeRule] = {
     "custom_grad": _custom_grad,
     "real": lambda d, n, ct: (ct,),
     "broadcast": _broadcast, "pad": _pad, "concat": _concat, "interleave": _interleave, "fold": _interleave,
-    "gather": _gather, "scatter": _gather, "cumsum": _cumsum, "running": _running, "reduce": _reduce, "contract": _contract, "solve": _solve,
+    "gather": _gather, "scatter": _gather,
+    "cumsum": _cumsum, "running": _running, "reduce": _reduce, "contract": _contract, "solve": _solve,
     "solve_lower": _solve_lower, "logdet": _logdet,
     "place": lambda d, n, ct: (d.b.index(ct, n.attr("axis"), n.attr("at")),),
     "stack": lambda d, n, ct: tuple(d.b.index(ct, n.attr("axis"), i) for i in range(len(n.args))),

@@ -18,18 +18,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ...ir.build import Builder
-from ...ir.cell import Cell, Node, State
+from ...ir.cell import Cell, State
 from ...ir.types import Dim, Type
 from ..analysis.affine import Affine, Apply, LowRank, Map, Mix, Nonlinear, Scale, classify
 from ..analysis.components import dependences
-from .dce import Dce, live
+from .dce import live
 
 TIMES = {"sum": "mul", "max": "add", "lse": "add"}
 PLUS = {"sum": "add", "max": "max", "lse": "logaddexp"}
 ZERO = {"sum": 0.0, "max": -math.inf, "lse": -math.inf}
 ONE = {"sum": 1.0, "max": 0.0, "lse": 0.0}
 LARGEST = 64        # transitions of so many times the states' elements are still summarised
-GUARD = "linear."   # names of nodes without the guards against zero cotangents start with this
 
 
 class Unsummable(Exception):
@@ -70,26 +69,25 @@ class Summary:
         return tuple(self.semiring)
 
 
-def summaries(cell: Cell, adjoint: bool = False) -> tuple[Summary, ...]:
-    """The stages of all states, in order. `adjoint`: the cell is one, so it is linear in its states even where it
-    tests whether they are 0. Raises Unsummable."""
+def summaries(cell: Cell) -> tuple[Summary, ...]:
+    """The stages of all states, in order. Raises Unsummable."""
     for n in cell.body:
         if n.op == "random":
             raise Unsummable("it draws random numbers, which are counted by sequence")
-    found = classify(_unguarded(cell) if adjoint else cell)
+    found = classify(cell)
     for c in found:
         if isinstance(c, Nonlinear):
             raise Unsummable(f"{', '.join(c.states)} not affine: {c.reason}")
     reads = dependences(cell)
     stage, memory = _order(found, reads)
-    whole = _joined(cell, found[0].cell) if found else cell
+    whole = found[0].cell if found else cell
     out = []
     if memory:
         members = [c for c in found if c.states[0] in memory]
-        out.append(replace(_stage(whole, cell, members, reads), last=max(memory.values())))
+        out.append(replace(_stage(whole, members, reads), last=max(memory.values())))
     for i in range(1 + max(stage.values(), default=-1)):
         members = [c for c in found if stage.get(c.states[0]) == i]
-        out.append(_stage(whole, cell, members, reads))
+        out.append(_stage(whole, members, reads))
     return tuple(out)
 
 
@@ -107,64 +105,18 @@ def _order(found: Iterable[Affine], reads: dict[str, frozenset[str]]) -> tuple[d
     return stage, memory
 
 
-# -- guards ------------------------------------------------------------------------
-def _unguarded(cell: Cell) -> Cell:
-    """An adjoint without `select(ct == 0, 0, c)`, which is linear in the cotangent but does not look it."""
-    nodes, moving, new, body = cell.nodes(), set(), {}, []
-    for n in cell.body:
-        if n.op == "state" or any(a in moving for a in n.args):
-            moving.add(n.name)
-        if n.op == "select" and n.args[0] in moving and _is_zero(nodes, n.args[1]):
-            test = nodes[n.args[0]]
-            if test.op == "eq" and any(_is_zero(nodes, a) for a in test.args):
-                new[n.name] = new.get(n.args[2], n.args[2])
-                continue
-        body.append(replace(n, args=tuple(new.get(a, a) for a in n.args)))
-    states = tuple(replace(s, next=new.get(s.next, s.next)) for s in cell.states)
-    return Dce()(replace(cell, states=states, outputs=(), sums=(), body=tuple(body)))
-
-
-def _is_zero(nodes: dict[str, Node], name: str) -> bool:
-    n = nodes[name]
-    while n.op == "broadcast":
-        n = nodes[n.args[0]]
-    return n.op == "literal" and n.attr("value") == 0
-
-
-def _joined(cell: Cell, extended: Cell) -> tuple[Cell, dict[str, str]]:
-    """The cell with what `extended` has beyond it, and how the nodes of `extended` are called there."""
-    nodes, body, names = cell.nodes(), list(cell.body), {}
-    taken = set(nodes) | {n.name for n in extended.body}
-    for n in extended.body:
-        args = tuple(names[a] for a in n.args)
-        same = nodes.get(n.name)
-        if same is not None and (same.op, same.args, same.attrs, same.type) == (n.op, args, n.attrs, n.type):
-            names[n.name] = n.name
-            continue
-        name = n.name
-        while name in nodes or name != n.name and name in taken:
-            name = GUARD + name
-        taken.add(name)
-        names[n.name] = name
-        body.append(replace(n, name=name, args=args))
-    return cell.with_body(body), names
-
-
 # -- one stage -----------------------------------------------------------------------
-def _stage(whole: tuple[Cell, dict[str, str]], cell: Cell, members: list[Affine],
-           reads: dict[str, frozenset[str]]) -> Summary:
-    joined, names = whole
-    guarded = any(name.startswith(GUARD) for name in names.values())
+def _stage(cell: Cell, members: list[Affine], reads: dict[str, frozenset[str]]) -> Summary:
     own = [s for c in members for s in c.states]
     earlier, todo = set(), list(own)
     while todo:
         todo += (more := reads[todo.pop()] - earlier - set(own))
         earlier |= more
-    b = Builder(joined.body)
+    b = Builder(cell.body)
     transitions: list[Transition] = []
     states: list[State] = [s for s in cell.states if s.name in earlier or s.name in own]
     for c in members:
-        made = _Transitions(b, cell, c, names, guarded)
+        made = _Transitions(b, cell, c)
         transitions += made.found
         states += made.states
     read = live(b.nodes, [x for s in states for x in (s.init, s.next)])
@@ -189,9 +141,9 @@ def _new(p: int) -> str:
 class _Transitions:
     """The transitions of one component: `found`, and the `states` that hold them."""
 
-    def __init__(self, b: Builder, cell: Cell, c: Affine, names: dict[str, str], guarded: bool):
-        self.b, self.cell, self.c, self.guarded = b, cell, c, guarded
-        self.names, self.types = names, {s: cell.state(s).type for s in c.states}
+    def __init__(self, b: Builder, cell: Cell, c: Affine):
+        self.b, self.c = b, c
+        self.types = {s: cell.state(s).type for s in c.states}
         self.found: tuple[Transition, ...] = ()
         self.states: tuple[State, ...] = ()
         if not any(c.terms[s] for s in c.states):
@@ -251,13 +203,6 @@ class _Transitions:
         return State(t.name, type_, zero, zero if total is None else total)
 
     # -- maps ---------------------------------------------------------------------
-    def _factor(self, name: str) -> str:
-        """A factor; without guards, where it is infinite or NaN only zeros can be multiplied with it."""
-        name, b = self.names[name], self.b
-        if not self.guarded or b.type(name).kind != "real":
-            return name
-        return b.op("select", b.op("lt", b.op("abs", name), b.literal(math.inf)), name, b.literal(0.0))
-
     def _times(self, x: str, y: str) -> str:
         return self.b.op(TIMES[self.c.semiring], x, y)
 
@@ -269,19 +214,19 @@ class _Transitions:
         b = self.b
         match m:
             case Scale(factor, axes):
-                f = b.broadcast(self._factor(factor), b.type(x).shape, tuple(letters.index(_old(p)) for p in axes))
+                f = b.broadcast(factor, b.type(x).shape, tuple(letters.index(_old(p)) for p in axes))
                 return self._times(x, f), letters
             case Apply(matrix, axis, lead):
                 k, first = _old(axis), "".join(map(_old, lead))
                 spec = f"{first}Z{k},{letters}->{letters.replace(k, 'Z')}"
-                return self._contract(self._factor(matrix), x, spec), letters
+                return self._contract(matrix, x, spec), letters
             case LowRank(read, write, axis, lead):
                 k, mine = _old(axis), "".join(map(_old, (*lead, axis)))
                 rest = letters.replace(k, "")
-                inner = self._contract(self._factor(read), x, f"{mine},{letters}->{rest}")
-                w, at = self._factor(write), letters.index(k)
-                shape = (*b.type(inner).shape[:at], b.type(w).shape[-1], *b.type(inner).shape[at:])
-                return self._times(b.broadcast(w, shape, tuple(letters.index(c) for c in mine)),
+                inner = self._contract(read, x, f"{mine},{letters}->{rest}")
+                at = letters.index(k)
+                shape = (*b.type(inner).shape[:at], b.type(write).shape[-1], *b.type(inner).shape[at:])
+                return self._times(b.broadcast(write, shape, tuple(letters.index(c) for c in mine)),
                                    b.broadcast(inner, shape, tuple(letters.index(c) for c in rest))), letters
             case Mix(factors, spec):
                 return self._mix(factors, spec, x, letters)
@@ -296,7 +241,7 @@ class _Transitions:
         for i, (f, part) in enumerate(zip(factors, parts)):
             later = set(out).union(*parts[i + 1:])
             then = out if i == len(parts) - 1 else "".join(dict.fromkeys(c for c in now + part if c in later))
-            x, now = self._contract(self._factor(f), x, f"{part},{now}->{then}"), then
+            x, now = self._contract(f, x, f"{part},{now}->{then}"), then
         if not factors:
             gone = tuple(i for i, c in enumerate(now) if c not in out)
             x = self.b.reduce(x, self.c.semiring, gone) if gone else x

@@ -44,10 +44,10 @@ def build(source: Source) -> Executable:
 class Stages:
     """The summaries of a cell as executables."""
 
-    def __init__(self, cell: Cell, source: Source, adjoint: bool = False):
+    def __init__(self, cell: Cell, source: Source):
         self.cell, self.dtype = cell, source.dtype
         try:
-            self.summaries = summaries(cell, adjoint)
+            self.summaries = summaries(cell)
         except Unsummable as why:
             raise Unsuitable(str(why)) from None
         self.executables = [hoisted.build(source.backend, s.cell, source.dtype) for s in self.summaries]
@@ -153,7 +153,7 @@ class Scanned:
     @cached_property
     def after(self) -> Stages:
         """The summaries of the adjoint."""
-        return Stages(self.lowered.adjoint.backward, self.source, adjoint=True)
+        return Stages(self.lowered.adjoint.backward, self.source)
 
     # -- running ------------------------------------------------------------------
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
@@ -267,7 +267,7 @@ def _full(t: Type, value: float, dtype: torch.dtype) -> Tensor:
         return torch.full(t.sizes, value, dtype=dtype)
     if not math.isfinite(value):
         raise Unsuitable(f"a state of kind {t.kind} has no {value}")
-    return torch.full(t.sizes, int(value), dtype=torch.int64) if t.kind == "int" else torch.zeros(t.sizes, dtype=torch.bool)
+    return torch.full(t.sizes, int(value), dtype=torch.int64 if t.kind == "int" else torch.bool)
 
 
 def _identity(t: Transition, type: Type, semiring: str, dtype: torch.dtype) -> Tensor:

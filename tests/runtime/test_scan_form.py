@@ -44,7 +44,10 @@ def reference(source: str, B: int, T: int, seed: int = 0, extreme: tuple[float, 
         hit = torch.rand(xs[0].shape, generator=g) < 0.2
         xs[0] = torch.where(hit if i else hit.any(-1, keepdim=True), value, xs[0])
     given = interp.initial_params(program, seed)
-    given = {p.name: given.get(p.name, torch.randn(p.type.sizes, generator=g, dtype=F64)) for p in program.params}
+    given |= {f"{k}.{part}": getattr(x, name) for k, x in given.items() if x.is_complex()
+              for part, name in (("re", "real"), ("im", "imag"))}
+    given = {p.name: given[p.name] if p.name in given else sample(Input("", p.type, facts=p.facts), 1, 1, g)[0, 0]
+             for p in low.canonical.params}
     static = interp.evaluate(low.static, reads={("param", k): v for k, v in given.items()})
     ps = [given[p.name] if p.name in given else static[p.name] for p in cell.params]
     zero = {p.name: x[:, :0] for p, x in zip(cell.inputs, xs)}
@@ -106,10 +109,20 @@ MATRIX = ("retnet", "gla", "simple_gla", "linear_attention", "deltanet", "gated_
           "hgrn2", "gsa", "comba", "deltaproduct")
 
 
+MORE = ("lru", "s4d", "mamba", "mamba2", "mamba_complex", "hmm", "viterbi", "crf", "gateloop", "linear_rnn", "lssl",
+        "hippo_legt", "block_lrnn", "mesa", "abc", "lightnet", "linear_cde", "jrt_rnn", "fast_weights", "rwkv5",
+        "titans_linear")
+
+
 @pytest.mark.parametrize("name", VECTOR + STABILISED + MATRIX)
 def test_zoo(name):
     check(name, 2, 19, 3)
     check(name, 1, 16, 2)
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_of_the_zoo(name):
+    check(name, 2, 19, 3)
 
 
 @pytest.mark.parametrize("P", [1, 2, 3, 8])
@@ -269,7 +282,7 @@ def test_random_structures(updates, T, P, B, seed):
 
 @pytest.mark.parametrize("text, reason", [
     ("# sizes: H=3\ncell c(H) {\n  input x: [H]\n  state h: [H] = 0\n  h[t] = tanh(h[t-1] + x[t])\n  output h\n}",
-     "tanh"),
+     "tanh"), ("sru", "sigmoid"), ("kalman", "solve"), ("lif", "stop_gradient"),
 ])
 def test_refused(text, reason):
     with pytest.raises(forms.Unsuitable, match=reason):
