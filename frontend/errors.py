@@ -21,7 +21,7 @@ class ErrorClass:
 
 
 def _section(first: int, entries: dict[str, tuple[str, ...] | None]) -> dict[str, ErrorClass]:
-    """Codes are given in order from `first`: append, never insert. None: a class that is no more; its code stays free."""
+    """Codes are given in order from `first`: append, never insert. None: a class that is no more."""
     return {name: ErrorClass(f"E{first + i:04}", *texts) for i, (name, texts) in enumerate(entries.items())
             if texts is not None}
 
@@ -86,7 +86,8 @@ SHAPES = _section(301, {
     "shape_mismatch": ("the shapes {left} and {right} do not fit in {what}",
                        "dimensions match by name, not by size"),
     "declared_shape": ("`{name}` is declared {declared} but its value has shape {actual}",),
-    "product_mismatch": ("`{name}` sums over {left} on the left and {right} on the right, which are different dimensions",
+    "product_mismatch": ("`{name}` sums over {left} on the left and {right} on the right, which are different "
+                         "dimensions",
                          "the left operand has shape {left_shape}, the right one {right_shape}"),
     "product_scalar": ("`{name}` needs at least one dimension on each side, but the {side} operand is a scalar",
                        "use `{use}` for a scalar"),

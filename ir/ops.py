@@ -92,7 +92,8 @@ OPS: dict[str, Op] = _table(
     Op("gather", "structure", 2, ANY, "same", ("axis", "batch", "places"),
        "gather(x, i: int): the axis replaced by the last `places` axes of i; the `batch` axes before them are x's "
        "first, too; 0 where i is out of range"),
-    Op("scatter", "structure", 2, NUM, "same", ("axis", "batch", "places"), "adjoint of gather: scatter(y, i), sums where i meets"),
+    Op("scatter", "structure", 2, NUM, "same", ("axis", "batch", "places"),
+       "adjoint of gather: scatter(y, i) adds up the elements of y that have the same position"),
     Op("cumsum", "structure", 1, NUM, "same", ("axis", "reverse")),
     Op("running", "structure", 2, NUM, "same", ("axis", "reverse", "semiring"),
        "y[i] = a[i] (x) y[i-1] (+) b[i] along an axis, y = b at its start; semiring: sum max lse "

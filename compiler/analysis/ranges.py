@@ -156,7 +156,9 @@ class Ranges:
                 return 0.0, INF
         if n.op in ("gather", "pad", "place", "scatter"):           # zeros beside
             (a, b), *_ = xs
-            return (min(a, 0.0), max(b, 0.0)) if n.op != "scatter" else (0.0 if a >= 0 else -INF, 0.0 if b <= 0 else INF)
+            if n.op == "scatter":                                   # and sums
+                return 0.0 if a >= 0 else -INF, 0.0 if b <= 0 else INF
+            return min(a, 0.0), max(b, 0.0)
         if n.op in _SAME and xs:
             return min(a for a, _ in xs), max(b for _, b in xs)
         return _FIXED.get(n.op, ANY)
