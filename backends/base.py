@@ -19,15 +19,18 @@ class Executable(Protocol):
     """A cell (static part hoisted) compiled for one dtype; B and T are free."""
 
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
-                seed: int, training: bool, keep: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """-> (outputs, final states, tape); the tape is empty unless `keep`."""
+                seed: int, training: bool, keep: bool,
+                into: Sequence[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """-> (outputs, final states, tape); the tape is empty unless `keep`. `into`: where outputs go, any strides."""
         ...
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+                 seed: int, training: bool, into: Sequence[Tensor | None] | None = None,
+                 ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """-> gradients of inputs, params and initial states; None where there is none
-        (not real, or not trainable). Cotangents of values that are not real are None."""
+        (not real, or not trainable). Cotangents of values that are not real are None.
+        `into`: where gradients of inputs go, any strides (None: no matter)."""
         ...
 
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:

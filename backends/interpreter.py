@@ -44,14 +44,16 @@ class Interpreter:
         self.cell, self.dtype = cell, dtype
 
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
-                seed: int, training: bool, keep: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+                seed: int, training: bool, keep: bool,
+                into: Sequence[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         with torch.no_grad():
             outputs, finals = self._run(inputs, params, states, seed, training)
-        return [self._own(y) for y in outputs], [self._own(s) for s in finals], []
+        return self._placed(outputs, into), [self._own(s) for s in finals], []
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+                 seed: int, training: bool, into: Sequence[Tensor | None] | None = None,
+                 ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         groups = (inputs, params, states)
 
         def gradients() -> list[Tensor | None]:
@@ -68,7 +70,7 @@ class Interpreter:
         found = iter(recording(gradients))
         dx, dp, ds = ([self._own(next(found)) if x.is_floating_point() else None for x in group] for group in groups)
         dp = [d if p.trainable else None for d, p in zip(dp, self.cell.params)]
-        return dx, dp, ds
+        return self._placed(dx, into), dp, ds
 
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each tensor of the tape."""
@@ -83,6 +85,11 @@ class Interpreter:
         r = interp.run(c, {p.name: x for p, x in zip(c.inputs, inputs)}, {p.name: x for p, x in zip(c.params, params)},
                        {s.name: x for s, x in zip(c.states, states)}, seed=seed, training=training)
         return [r.outputs[o.name] for o in c.outputs], [r.state[s.name] for s in c.states]
+
+    def _placed(self, found: Sequence[Tensor | None], into: Sequence[Tensor | None] | None) -> list[Tensor | None]:
+        """Results where they are wanted, else in memory of their own."""
+        wanted = into or [None] * len(found)
+        return [x if x is None else self._own(x) if to is None else to.copy_(x) for x, to in zip(found, wanted)]
 
     def _own(self, x: Tensor) -> Tensor:
         """In the module's dtype, contiguous, and nobody else's memory."""

@@ -105,8 +105,6 @@ class Evaluator:
                 return self._random(node, idx, c, b)
             case "gather":
                 return self._gather(node, idx, c, b)
-            case "gather":
-                return self._gather(node, idx, c, b)
             case "fold":
                 return self._fold(node, idx, c, b)
             case "interleave":
@@ -246,9 +244,9 @@ class Evaluator:
     def get(self, name: str, idx: tuple[Index, ...], c, b: ir.IRBuilder) -> ir.Value:
         buffer = self.buffer(name)
         width = max((ix.width for ix in idx), default=0)
-        start = self.frame.row(b, buffer, c, self.step)
-        return load(b, self.frame.pointer(b, name), offset_of(b, buffer, idx, start), buffer.kind, self.real, width,
-                    lane_stride(buffer, idx))
+        start, rows = self.frame.row(b, buffer, c, self.step), self.frame.rows.get(name)
+        return load(b, self.frame.pointer(b, name), offset_of(b, buffer, idx, start, rows), buffer.kind, self.real,
+                    width, lane_stride(b, buffer, idx, rows))
 
     def put(self, s: Store, idx: tuple[Index, ...], value: ir.Value, c, add: bool = False) -> None:
         """Store (or add) a value computed at `idx`; the store's index map places it."""
@@ -256,7 +254,8 @@ class Evaluator:
         at = tuple(Index(None, 0, o) if a is None else idx[a].plus(o) for a, o in s.index)
         width = max((ix.width for ix in at), default=0)
         pointer, start = self.frame.pointer(b, s.buffer), self.frame.row(b, buffer, c, self.step)
-        offset, stride = offset_of(b, buffer, at, start), lane_stride(buffer, at)
+        rows = self.frame.rows.get(s.buffer)
+        offset, stride = offset_of(b, buffer, at, start, rows), lane_stride(b, buffer, at, rows)
         value = splat(b, value, width)
         if add:
             value = b.fadd(value, load(b, pointer, offset, buffer.kind, self.real, width, stride))

@@ -12,12 +12,11 @@ from ...compiler.pipeline import Lowered, lower
 from ...compiler.schedules.build import backward_kernel, forward_kernel, recomputes
 from ...compiler.schedules.kernel import Kernel
 from ...compiler.schedules.printer import print_kernel
-from ...compiler.schedules.views import CALLS
 from ...ir.cell import Cell
 from ...ir.types import Type
 from . import threads
 from .launch import Launch
-from .pages import empty
+from ..pages import empty
 from .stepper import Stepper
 
 DEVICES = ("cpu",)
@@ -50,14 +49,14 @@ class LlvmExecutable:
 
     @cached_property
     def tile(self) -> int | None:
-        """Steps per tile where forward and backward must agree on it."""
+        """Steps per tile where forward and backward must agree on it: so many that what the tile computes again
+        stays in cache, and that the states kept at the starts of tiles take no more memory than the inputs."""
         if not self.recompute:
             return None
-        whole = sum(n.type.numel for n in self.cell.body if n.op in CALLS)      # always kept within a tile
-        per_step = (whole + sum(s.type.numel for s in self.cell.states)) * torch.finfo(self.dtype).bits // 8
-        if self.cell.heads is not None:
-            per_step //= max(1, self.cell.heads.size)
-        return max(1 if whole else 8, min(64, CHECK_BYTES // max(1, 2 * per_step if whole else per_step)))
+        size = torch.finfo(self.dtype).bits // 8
+        per_step = sum(b.numel for b in self._backward.scratch if b.space == "tile") * size
+        states, inputs = (sum(p.type.numel for p in ports) for ports in (self.cell.states, self.cell.inputs))
+        return max(1, min(64, max(CHECK_BYTES // max(1, per_step), -(-states // max(1, inputs)))))
 
     @cached_property
     def infer(self) -> Launch:
@@ -75,18 +74,21 @@ class LlvmExecutable:
 
     @cached_property
     def back(self) -> Launch:
+        return Launch(self._backward, self.dtype, self.tile)
+
+    @cached_property
+    def _backward(self) -> Kernel:
         a = self.lowered.adjoint
-        return Launch(
-            backward_kernel(a.forward, a.backward, "backward", recompute=self.recompute), self.dtype, self.tile
-        )
+        return backward_kernel(a.forward, a.backward, "backward", recompute=self.recompute)
 
     # -- running ------------------------------------------------------------
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
-                seed: int, training: bool, keep: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+                seed: int, training: bool, keep: bool,
+                into: Sequence[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         B, T = _batch(inputs, states)
         cell = self.lowered.adjoint.forward if keep and not self.recompute else self.cell
         types = cell.nodes()
-        outputs = [self._empty(types[o.value].type, B, T) for o in self.cell.outputs]
+        outputs = list(into) if into is not None else [self._empty(types[o.value].type, B, T) for o in self.cell.outputs]
         tape = [empty(*shape, dtype=dtype) for shape, dtype in self.tape_meta(B, T)] if keep else []
         if B == 0 or T == 0:
             return outputs, [s.clone(memory_format=torch.contiguous_format) for s in states], tape
@@ -103,13 +105,16 @@ class LlvmExecutable:
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+                 seed: int, training: bool, into: Sequence[Tensor | None] | None = None,
+                 ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         B, T = _batch(inputs, states)
         a, cell = self.lowered.adjoint, self.cell
         nodes = a.backward.nodes()
         d_outputs = {f"d.{o.name}": d for o, d in zip(cell.outputs, d_outputs)}
         d_states = {f"d.{s.name}": d for s, d in zip(cell.states, d_finals)}
-        grads = {o.name: self._empty(nodes[o.value].type, B, T) for o in a.backward.outputs}
+        given = dict(zip((f"d.{p.name}" for p in cell.inputs), into or ()))
+        grads = {o.name: given[o.name] if given.get(o.name) is not None else self._empty(nodes[o.value].type, B, T)
+                 for o in a.backward.outputs}
         finals = {s.name: self._empty(s.type, B) for s in a.backward.states}
         block, blocks = 1, 1
         if B and T:
@@ -119,9 +124,9 @@ class LlvmExecutable:
             tensors = self._tensors(inputs, params, states)
             for p in a.backward.inputs:
                 if p.name in d_outputs:
-                    tensors[f"in.{p.name}"] = _given(d_outputs[p.name], p.type, (1, 1), self.dtype)
+                    tensors[f"in.{p.name}"] = _given(d_outputs[p.name], p.type, (B, T), self.dtype)
             for s in a.backward.states:
-                tensors[f"first.{s.name}"] = _given(d_states[s.name], s.type, (1,), self.dtype)
+                tensors[f"first.{s.name}"] = _given(d_states[s.name], s.type, (B,), self.dtype)
                 tensors[f"final.{s.name}"] = finals[s.name]
             names = [f"check.{s.name}" for s in cell.states] if self.recompute else \
                 [f"in.{o.name}" for o in a.forward.outputs[len(cell.outputs):]]
@@ -226,9 +231,9 @@ class LlvmExecutable:
 
     # -- tensors --------------------------------------------------------------
     def _tensors(self, inputs, params, states) -> dict[str, Tensor]:
-        out = {f"in.{p.name}": _dense(x, 2) for p, x in zip(self.cell.inputs, inputs)}
+        out = {f"in.{p.name}": x for p, x in zip(self.cell.inputs, inputs)}
         out |= {f"par.{p.name}": x.contiguous() for p, x in zip(self.cell.params, params)}
-        return out | {f"first.{s.name}": _dense(x, 1) for s, x in zip(self.cell.states, states)}
+        return out | {f"first.{s.name}": x for s, x in zip(self.cell.states, states)}
 
     def _dtype(self, t: Type) -> torch.dtype:
         return {"real": self.dtype, "int": torch.int64, "bool": torch.bool}[t.kind]
@@ -248,18 +253,6 @@ def _numel(shape: tuple[int, ...]) -> int:
     return n
 
 
-def _dense(x: Tensor, lead: int) -> Tensor:
-    """With the axes after the first `lead` contiguous; those may have any stride."""
-    want = 1
-    for size, stride in zip(reversed(x.shape[lead:]), reversed(x.stride()[lead:])):
-        if size > 1 and stride != want:
-            return x.contiguous()
-        want *= size
-    return x
-
-
 def _given(x: Tensor | None, t: Type, lead: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A cotangent; None is one zero for all rows."""
-    if x is None:
-        return torch.zeros(*lead, *t.sizes, dtype=dtype)
-    return _dense(x, len(lead))
+    return torch.zeros(t.sizes, dtype=dtype).expand(*lead, *t.sizes) if x is None else x

@@ -21,6 +21,7 @@ class Frame:
         self.buffers |= {new: self.buffers[old] for new, old in self.same.items()}
         self.pointers: dict[str, ir.Value] = {}
         self.strides: dict[str, tuple[ir.Value, ir.Value]] = {}
+        self.rows: dict[str, ir.Value] = {}        # distance of elements of the first axis, where it is free
         self.packs: dict[str, ir.Value] = {}
         self.slots: dict[str, ir.Value] = {}       # buffers whose pointer changes from step to step
         self.words = {w: self._word(b, i) for i, w in enumerate(WORDS)}
@@ -41,7 +42,7 @@ class Frame:
         self.count = self.least(b, self.words["block"], b.sub(self.words["B"], self.first))
         at = HEADER
         for port in self.kernel.ports:
-            address, sb, st, sn = (self._word(b, at + k) for k in range(PER_PORT))
+            address, sb, st, sn, sr = (self._word(b, at + k) for k in range(PER_PORT))
             at += PER_PORT
             lead = b.mul(block if port.space == "sum" else self.first, sb)
             if port.heads:
@@ -49,6 +50,8 @@ class Frame:
                 lead = b.add(lead, b.mul(n, sn))
             self.pointers[port.name] = b.gep(b.inttoptr(address, self._pointer_type(port)), [lead])
             self.strides[port.name] = (sb, st)
+            if port.rows:
+                self.rows[port.name] = sr
         for pack in self.kernel.packs:
             address, sn = self._word(b, at), self._word(b, at + 1)
             at += PER_PACK

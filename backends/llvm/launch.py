@@ -16,6 +16,8 @@ from .block import ALIGN, HEADER, PER_PACK, PER_PORT, SCRATCH, SEED, TRAINING
 TILE_BYTES = 384 * 1024        # scratch that should stay in the second-level cache
 BIG_SUMS, SUM_ROWS = 1 << 20, 256   # sums of that many elements want that many rows at a time
 MOST_BLOCKS = 16               # batch blocks with sums of their own
+LEAD = {"input": 2, "output": 2, "check": 2, "param": 0, "sum": 1, "first": 1, "final": 1}    # axes before the shape
+RESULTS = ("output", "final", "check", "sum")
 LANES = 12                     # a stretch of lanes is a multiple of so many registers: of 1, 2, 3 and 4
 
 
@@ -59,7 +61,7 @@ class Launch:
         tile = self.tile
         if tile is None:
             per_step = max(1, sum(self.tile_bytes)) * block
-            least = -(-SUM_ROWS // block) if self.sums >= BIG_SUMS else 8
+            least = -(-SUM_ROWS // block) if self.sums >= BIG_SUMS else 8 if self.shares else 1
             tile = max(least, min(256, TILE_BYTES // per_step))
         return block, -(-B // block), max(1, min(tile, T) if self.tile is None else tile)
 
@@ -88,14 +90,21 @@ class Launch:
         words, nbytes = self.header(B, T)
         scratch = torch.empty(nbytes, dtype=torch.uint8)
         words[SCRATCH], words[SEED], words[TRAINING] = _up(scratch.data_ptr()), seed, int(training)
+        keep, late = [], []
         for port in self.kernel.ports:
-            words += _strides(port, tensors[port.name])
-        keep = []
+            x = _dense(port, tensors[port.name])
+            if x is not tensors[port.name]:
+                keep.append(x)
+                if port.space in RESULTS:
+                    late.append((tensors[port.name], x))
+            words += _strides(port, x)
         for pack in self.kernel.packs:
             t, per_head = _pack(pack, tensors, self.kernel)
             keep.append(t)
             words += [t.data_ptr(), per_head]
         self.function(self.block_type(*words))
+        for wanted, x in late:
+            wanted.copy_(x)
         del keep
 
 
@@ -106,12 +115,24 @@ def _up(n: int) -> int:
 def _strides(port: Buffer, x: Tensor) -> list[int]:
     """address, batch, time and heads strides in elements."""
     s = x.stride()
-    lead = {"input": 2, "output": 2, "check": 2, "param": 0, "sum": 1, "first": 1, "final": 1}[port.space]
+    lead = LEAD[port.space]
     batch = s[0] if lead and x.shape[0] > 1 else 0
     if lead and x.shape[0] == 1 and port.space in ("output", "final", "check"):
         batch = s[0]
     time = s[1] if lead == 2 else 0
-    return [x.data_ptr(), batch, time, s[lead] if port.heads else 0]
+    heads = int(port.heads is not None)
+    return [x.data_ptr(), batch, time, s[lead] if heads else 0, s[lead + heads] if port.rows else 0]
+
+
+def _dense(port: Buffer, x: Tensor) -> Tensor:
+    """With contiguous axes after those whose strides are free; a copy where they are not."""
+    free = LEAD[port.space] + int(port.heads is not None) + int(port.rows)
+    want = 1
+    for size, stride in zip(reversed(x.shape[free:]), reversed(x.stride()[free:])):
+        if size > 1 and stride != want:
+            return x.contiguous()
+        want *= size
+    return x
 
 
 def _pack(pack: Pack, tensors: dict[str, Tensor], kernel: Kernel) -> tuple[Tensor, int]:

@@ -55,38 +55,58 @@ def lanes(t: ir.Type, width: int) -> ir.Type:
     return ir.VectorType(t, width) if width else t
 
 
-def offset_of(b: ir.IRBuilder, buffer: Buffer, idx: tuple[Index, ...], start: ir.Value) -> ir.Value:
+def strides_of(buffer: Buffer, rows: ir.Value | None) -> list[int | ir.Value]:
+    """Elements between neighbours, per axis; `rows`: those of the first axis, where that is free."""
+    strides: list[int | ir.Value] = []
+    for d in reversed(buffer.axes):
+        strides.append(strides[-1] * size if strides else 1)
+        size = d.size
+    strides.reverse()
+    return strides if rows is None else [rows, *strides[1:]]
+
+
+def offset_of(b: ir.IRBuilder, buffer: Buffer, idx: tuple[Index, ...], start: ir.Value,
+              rows: ir.Value | None = None) -> ir.Value:
     """Element offset of the point `idx` (of the first lane), from the row's start."""
-    stride, at = 1, start
-    for d, ix in zip(reversed(buffer.axes), reversed(idx)):
+    at = start
+    for stride, ix in zip(reversed(strides_of(buffer, rows)), reversed(idx)):
         v = ix.value(b)
-        at = b.add(at, v if stride == 1 else b.mul(v, i64(stride)))
-        stride *= d.size
+        at = b.add(at, v if isinstance(stride, int) and stride == 1 else b.mul(v, _word(stride)))
     return at
 
 
-def lane_stride(buffer: Buffer, idx: tuple[Index, ...]) -> int:
+def _word(x: int | ir.Value) -> ir.Value:
+    return i64(x) if isinstance(x, int) else x
+
+
+def lane_stride(b: ir.IRBuilder, buffer: Buffer, idx: tuple[Index, ...], rows: ir.Value | None = None) -> int | ir.Value:
     """Elements between neighbouring lanes; 0 if the point has no lanes."""
-    stride, found = 1, 0
-    for d, ix in zip(reversed(buffer.axes), reversed(idx)):
-        if ix.width:
-            found += stride                      # the same lanes on two axes: a diagonal
-        stride *= d.size
-    return found
+    found = [s for s, ix in zip(strides_of(buffer, rows), idx) if ix.width]
+    if all(isinstance(s, int) for s in found):
+        return sum(found)                        # the same lanes on two axes: a diagonal
+    total = _word(found[0])
+    for s in found[1:]:
+        total = b.add(total, _word(s))
+    return total
+
+
+def _lanes(b: ir.IRBuilder, lane: int, stride: int | ir.Value) -> ir.Value:
+    return i64(lane * stride) if isinstance(stride, int) else b.mul(i64(lane), stride)
 
 
 def load(
-    b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, kind: str, real: ir.Type, width: int, stride: int
+    b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, kind: str, real: ir.Type, width: int,
+    stride: int | ir.Value
 ) -> ir.Value:
     """A scalar (width 0), `width` contiguous lanes, or a gather of them."""
     mem = memory_type(kind, real)
-    if width and stride == 1:
+    if width and isinstance(stride, int) and stride == 1:
         p = b.bitcast(b.gep(pointer, [offset]), lanes(mem, width).as_pointer())
         value = b.load(p, align=size_of(mem))
     elif width:
         value = ir.Constant(lanes(mem, width), ir.Undefined)
         for lane in range(width):
-            x = b.load(b.gep(pointer, [b.add(offset, i64(lane * stride))]), align=size_of(mem))
+            x = b.load(b.gep(pointer, [b.add(offset, _lanes(b, lane, stride))]), align=size_of(mem))
             value = b.insert_element(value, x, ir.Constant(ir.IntType(32), lane))
     else:
         value = b.load(b.gep(pointer, [offset]), align=size_of(mem))
@@ -94,16 +114,16 @@ def load(
 
 
 def store(b: ir.IRBuilder, value: ir.Value, pointer: ir.Value, offset: ir.Value, kind: str, real: ir.Type, width: int,
-          stride: int) -> None:
+          stride: int | ir.Value) -> None:
     """The counterpart of `load`: contiguous lanes or a scatter."""
     mem = memory_type(kind, real)
     value = math.to_memory(b, value) if kind == "bool" else value
-    if width and stride == 1:
+    if width and isinstance(stride, int) and stride == 1:
         b.store(value, b.bitcast(b.gep(pointer, [offset]), value.type.as_pointer()), align=size_of(mem))
     elif width:
         for lane in range(width):
             x = b.extract_element(value, ir.Constant(ir.IntType(32), lane))
-            b.store(x, b.gep(pointer, [b.add(offset, i64(lane * stride))]), align=size_of(mem))
+            b.store(x, b.gep(pointer, [b.add(offset, _lanes(b, lane, stride))]), align=size_of(mem))
     else:
         b.store(value, b.gep(pointer, [offset]), align=size_of(mem))
 

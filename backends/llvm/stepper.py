@@ -30,7 +30,7 @@ class Stepper:
             inner = port.numel
             row = inner * (port.heads.size // port.groups if port.heads else 1)
             words += [0, row if port.space != "param" else 0, row if port.space in ("input", "output") else 0,
-                      inner if port.heads else 0]
+                      inner if port.heads else 0, inner // port.axes[0].size if port.rows and inner else 0]
         self.block = ctypes.c_int64 * len(words)
         self.template = bytes(self.block(*words))
         at = {p.name: HEADER + PER_PORT * i for i, p in enumerate(launch.kernel.ports)}

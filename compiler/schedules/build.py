@@ -18,6 +18,7 @@ from .heads import strip
 from .kernel import Buffer, Kernel
 from .lanes import common
 from .sequential import Scratch, build_run
+from .strides import free_rows
 
 
 def recomputes(cell: Cell) -> bool:
@@ -39,7 +40,7 @@ def forward_kernel(cell: Cell, name: str, *, packing: bool = True, checkpoint: b
         made += tuple(replace(p, name=p.name.replace("first.", "check.", 1), space="check")
                       for p in made if p.space == "first")
     kernel = Kernel(name, heads, made, _used(scratch, run), (run,), cell.reverse, "save" if checkpoint else None)
-    return replace(kernel, lanes=common(kernel, cell))
+    return free_rows(replace(kernel, lanes=common(kernel, cell)))
 
 
 def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool) -> Kernel:
@@ -72,7 +73,7 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     )
     used = _used(scratch_f, first) + _used(scratch_b, second)
     kernel = Kernel(name, heads, made, used, (first, second), backward.reverse, "load")
-    return replace(kernel, lanes=common(kernel, again, back))
+    return free_rows(replace(kernel, lanes=common(kernel, again, back)))
 
 
 def _stripped(cell: Cell) -> tuple[Cell, Dim | None, frozenset[str], dict[str, int]]:

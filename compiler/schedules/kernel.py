@@ -29,7 +29,8 @@ SPACES = ("input", "output", "param", "first", "final", "state", "step", "tile",
 class Buffer:
     """Memory with a name: `axes` in layout order, the last one contiguous.
     `heads`: the tensor has one more leading axis, of which this task works on
-    one element; `groups` neighbours share it."""
+    one element; `groups` neighbours share it. `rows`: how far apart elements of
+    the first axis are is known when running."""
 
     name: str
     space: str
@@ -37,6 +38,7 @@ class Buffer:
     axes: tuple[Dim, ...]
     heads: Dim | None = None
     groups: int = 1
+    rows: bool = False
 
     @property
     def numel(self) -> int:

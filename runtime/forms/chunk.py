@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...backends.base import Executable
+from ...backends.pages import empty
 from ...compiler.passes.chunk import Unchunkable, chunk, preferred
 from ...compiler.passes.chunk.lift import first_axes
 from ...compiler.pipeline import CANONICAL, Run
@@ -38,7 +39,8 @@ class Chunked:
     between them."""
 
     def __init__(self, cell: Cell, size: int, chunks: Executable, rest: Executable, dtype: torch.dtype):
-        self.cell, self.size, self.chunks, self.rest, self.dtype = cell, size, chunks, rest, dtype
+        self.cell, self.size, self.chunks, self.rest = cell, size, chunks, rest
+        self.dtypes = {"real": dtype, "int": torch.int64, "bool": torch.bool}
         firsts, nodes = first_axes(cell), cell.nodes()
 
         def at(t: Type) -> int:
@@ -51,34 +53,44 @@ class Chunked:
                 setattr(self, name, getattr(rest, name))
 
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
-                seed: int, training: bool, keep: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+                seed: int, training: bool, keep: bool,
+                into: Sequence[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """See `backends.base.Executable`."""
         options = dict(seed=seed, training=training, keep=keep)
+        B, T = self._sizes(inputs, states)
+        nodes = self.cell.nodes()
+        outputs = into or [self._empty(nodes[o.value].type, B, T) for o in self.cell.outputs]
         head, tail = self._cut(inputs, self.ins)
-        first, between, tape = self.chunks.forward(head, params, states, **options)
-        last, finals, rest = self.rest.forward(tail, params, between, **options)
-        return self._joined(first, last, self.outs), finals, [*tape, *rest, *between] if keep else []
+        to_head, to_tail = self._cut(outputs, self.outs)
+        _, between, tape = self.chunks.forward(head, params, states, **options, into=to_head)
+        _, finals, rest = self.rest.forward(tail, params, between, **options, into=to_tail)
+        return list(outputs), finals, [*tape, *rest, *between] if keep else []
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+                 seed: int, training: bool, into: Sequence[Tensor | None] | None = None,
+                 ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """See `backends.base.Executable`."""
         B, T = self._sizes(inputs, states)
         n = len(self.chunks.tape_meta(B, T // self.size))
         m = len(tape) - len(states)
+        given = into or [None] * len(inputs)
+        grads = [None if p.type.kind != "real" else self._empty(p.type, B, T) if to is None else to
+                 for p, to in zip(self.cell.inputs, given)]
         head, tail = self._cut(inputs, self.ins)
         d_head, d_tail = self._cut(d_outputs, self.outs)
-        dx, dp, ds = self.rest.backward(tail, params, tape[m:], tape[n:m], d_tail, d_finals, seed=seed,
-                                        training=training)
-        ex, ep, es = self.chunks.backward(head, params, states, tape[:n], d_head, ds, seed=seed, training=training)
-        return self._joined(ex, dx, self.ins), [_sum(p, q) for p, q in zip(dp, ep)], es
+        to_head, to_tail = self._cut(grads, self.ins)
+        _, dp, ds = self.rest.backward(tail, params, tape[m:], tape[n:m], d_tail, d_finals, seed=seed,
+                                       training=training, into=to_tail)
+        _, ep, es = self.chunks.backward(head, params, states, tape[:n], d_head, ds, seed=seed, training=training,
+                                         into=to_head)
+        return grads, [_sum(p, q) for p, q in zip(dp, ep)], es
 
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each tensor of the tape."""
         chunks = T // self.size
-        dtypes = {"real": self.dtype, "int": torch.int64, "bool": torch.bool}
         return [*self.chunks.tape_meta(B, chunks), *self.rest.tape_meta(B, T - chunks * self.size),
-                *(((B, *s.type.sizes), dtypes[s.type.kind]) for s in self.cell.states)]
+                *(((B, *s.type.sizes), self.dtypes[s.type.kind]) for s in self.cell.states)]
 
     def explain(self, B: int | None = None, T: int | None = None) -> str:
         """What runs."""
@@ -110,17 +122,8 @@ class Chunked:
             tail.append(x[:, n * C:])
         return head, tail
 
-    def _joined(self, head: Sequence[Tensor | None], tail: Sequence[Tensor | None],
-                at: Sequence[int]) -> list[Tensor | None]:
-        """The inverse of `_cut`; contiguous."""
-        out = []
-        for x, y, p in zip(head, tail, at):
-            if x is None or y is None:
-                out.append(None)
-                continue
-            x = x.movedim(p, 2).flatten(1, 2)
-            out.append(torch.cat((x, y), 1) if y.shape[1] else x.contiguous())
-        return out
+    def _empty(self, t: Type, B: int, T: int) -> Tensor:
+        return empty(B, T, *t.sizes, dtype=self.dtypes[t.kind])
 
 
 def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:

@@ -47,14 +47,15 @@ class Hoisted:
         values = evaluate([n for n in nodes if n.name in needed], types=self.types, dtype=torch.float64)
         self.fixed = {name: _cast(values[name], dtype) for name in fixed}
 
-    def forward(self, inputs, params, states, *, seed, training, keep):
+    def forward(self, inputs, params, states, *, seed, training, keep, into=None):
         """See `backends.base.Executable`."""
-        return self.inner.forward(inputs, self._params(params), states, seed=seed, training=training, keep=keep)
+        return self.inner.forward(inputs, self._params(params), states, seed=seed, training=training, keep=keep,
+                                  into=into)
 
-    def backward(self, inputs, params, states, tape, d_outputs, d_finals, *, seed, training):
+    def backward(self, inputs, params, states, tape, d_outputs, d_finals, *, seed, training, into=None):
         """See `backends.base.Executable`."""
         dx, dp, ds = self.inner.backward(inputs, self._params(params), states, tape, d_outputs, d_finals, seed=seed,
-                                         training=training)
+                                         training=training, into=into)
         found = dict(zip(self.wanted, dp))
         given = {p.name: x for p, x in zip(self.cell.params, params)}
         total = {p.name: found.get(p.name) for p in self.cell.params}
