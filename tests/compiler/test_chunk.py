@@ -14,6 +14,7 @@ from gradients import assert_adjoint
 from ostinato.compiler.passes.adjoint import adjoint
 from ostinato.compiler.passes.chunk import Unchunkable, chunk, matrix, preferred
 from ostinato.compiler.passes.chunk.lift import first_axes
+from ostinato.compiler.passes.masked import Masked
 from ostinato.compiler.pipeline import lower
 from ostinato.compiler.schedules.heads import strip
 from ostinato.ir import interp
@@ -189,6 +190,12 @@ cell resets(K, V) {
 
 def test_resets():
     cell = text(RESETS, K=3, V=4)
+    Data(cell, 6, 2).agree(chunk(cell, 6))
+
+
+@pytest.mark.parametrize("name", ["gla", "gated_deltanet", "mlstm", "titans_linear", "deltaproduct"])
+def test_masked_cells(name):
+    cell = lower(Masked(reset=True, valid=True)(elaborate(path(name), None, sizes(name)).cell)).split
     Data(cell, 6, 2).agree(chunk(cell, 6))
 
 
