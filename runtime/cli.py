@@ -220,7 +220,7 @@ def run(inputs: tuple[str, ...], params: str | None, output: Path, as_json: bool
 @json_option
 def verify(file: str, definitions: tuple[str, ...], cell: str | None, dtypes: tuple[str, ...], names: tuple[str, ...],
            B: int | None, T: int | None, tolerance: float | None, as_json: bool) -> None:
-    """Compare every schedule and back end with the interpreter: values and gradients."""
+    """Compare every schedule that a cell has, on every back end, with the interpreter: values and gradients."""
     import torch
 
     from .sources import elaborate
@@ -229,10 +229,12 @@ def verify(file: str, definitions: tuple[str, ...], cell: str | None, dtypes: tu
     made = elaborate(text if file == "-" else file, cell, given)
     check_backends(names)
     shapes = SHAPES if B is None and T is None else ((2 if B is None else B, 7 if T is None else T),) * 2
-    rows = verify_cell(made.cell, values=made.values, shapes=shapes, names=names or None, tolerance=tolerance,
-                       dtypes=[getattr(torch, d) for d in dtypes or ("float32", "float64")])
+    rows, unsuitable = verify_cell(made.cell, values=made.values, shapes=shapes, names=names or None,
+                                   tolerance=tolerance, dtypes=[getattr(torch, d) for d in dtypes or ("float32", "float64")])
+    ok = all(r.ok is not False for r in rows)
     if as_json:
-        click.echo(json_module.dumps([r.as_dict() for r in rows], indent=2))
+        click.echo(json_module.dumps({"ok": ok, "rows": [r.as_dict() for r in rows],
+                                      "unsuitable": [u.as_dict() for u in unsuitable]}, indent=2))
     else:
         table = Table("cell", "schedule", "back end", "dtype", "forward", "backward", "ok",
                       caption="largest error relative to the interpreter (float64)")
@@ -241,7 +243,9 @@ def verify(file: str, definitions: tuple[str, ...], cell: str | None, dtypes: tu
             table.add_row(r.cell, r.schedule, r.backend, r.dtype, *numbers,
                           "[dim]-[/]" if r.ok is None else "[green]yes[/]" if r.ok else "[red]NO[/]")
         Console().print(table)
-    sys.exit(0 if all(r.ok is not False for r in rows) else 1)
+        for u in unsuitable:
+            click.echo(f"no schedule {u.schedule}: {u.reason}")
+    sys.exit(0 if ok else 1)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""Comparing every schedule and back end with the interpreter: outputs, final
+"""Comparing every schedule that a cell has, on every back end, with the interpreter: outputs, final
 states, and the gradients of inputs, parameters and initial states."""
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from .sample import sample_inputs
 SHAPES = ((2, 7), (1, 1), (3, 33))      # (B, T)
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9}
 SEED = 11                               # of the draws inside cells
+SEQUENTIAL = "sequential"
+SCHEDULES = tuple("chunk(16)" if name == "chunk" else name for name in forms.MODULES)   # whole chunks occur in SHAPES
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """The largest errors of one schedule on one back end, relative to the
-    largest value of each tensor; `ok` is None where the back end refused."""
+    largest value of each tensor; `ok` is None where the back end cannot run the cell at all."""
 
     cell: str
     schedule: str
@@ -37,6 +39,20 @@ class Row:
     backward: float
     ok: bool | None
     note: str = ""
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsuitable:
+    """A schedule that a cell does not have, and why. No error: the cell runs by another one."""
+
+    cell: str
+    schedule: str
+    backend: str
+    dtype: str
+    reason: str
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -58,29 +74,42 @@ Found = tuple[dict[str, Tensor], dict[str, Tensor]]      # values, gradients
 
 def verify_cell(cell: Cell, *, values: Mapping[str, Tensor] | None = None, shapes: Sequence[tuple[int, int]] = SHAPES,
                 dtypes: Sequence[torch.dtype] = (torch.float32, torch.float64), seed: int = 0,
-                names: Sequence[str] | None = None, tolerance: float | None = None) -> list[Row]:
+                names: Sequence[str] | None = None, schedules: Sequence[str] = SCHEDULES,
+                tolerance: float | None = None) -> tuple[list[Row], list[Unsuitable]]:
     """One row for each back end (`names`: which; by default all but the
-    interpreter, unless there is no other), schedule and dtype. `values`: for
+    interpreter, unless there is no other), each of `schedules` that the cell has, and dtype;
+    and the schedules that it does not have. `values`: for
     parameters without an initial value. The first shape starts from the
     declared initial state, the others from a state that the cell has reached."""
     found = [n for n in backends.available() if n != "interpreter"] or ["interpreter"]
-    rows = []
+    rows: list[Row] = []
+    unsuitable: dict[tuple[str, str], Unsuitable] = {}
     for dtype in dtypes:
         cases = _cases(cell, values or {}, shapes, dtype, seed)
         references = [_reference(cell, case) for case in cases]
         for backend in names or found:
-            for schedule in forms.MODULES:
-                rows.append(_row(cell, backend, schedule, dtype, values, cases, references,
-                                 TOLERANCE[dtype] if tolerance is None else tolerance))
-    return rows
+            for schedule in schedules:
+                if (backend, schedule) in unsuitable:
+                    continue
+                row = _row(cell, backend, schedule, dtype, values, cases, references,
+                           TOLERANCE[dtype] if tolerance is None else tolerance)
+                if isinstance(row, Row):
+                    rows.append(row)
+                else:
+                    unsuitable[backend, schedule] = row
+    return rows, list(unsuitable.values())
 
 
-def _row(cell, backend, schedule, dtype, values, cases, references, tolerance) -> Row:
+def _row(cell, backend, schedule, dtype, values, cases, references, tolerance) -> Row | Unsuitable:
     name = str(dtype).removeprefix("torch.")
     try:
         layer = Layer.from_cell(cell, backend=backend, schedule=schedule, dtype=dtype, values=values)
         errors = [tuple(map(_error, _compiled(layer, case), reference)) for case, reference in zip(cases, references)]
     except OstinatoError as refusal:
+        first = refusal.diagnostics[0]
+        if schedule != SEQUENTIAL:
+            reason = first.message.partition(f"no schedule `{schedule}`: ")[2] or first.message
+            return Unsuitable(cell.name, schedule, backend, name, reason)
         return Row(cell.name, schedule, backend, name, 0.0, 0.0, None, str(refusal).splitlines()[0])
     forward, backward = (max(e) for e in zip(*errors))
     return Row(cell.name, schedule, backend, name, forward, backward, max(forward, backward) <= tolerance)

@@ -7,24 +7,29 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from ..frontend.diagnostics import OstinatoError
 from .files import declared_sizes
 from .sources import elaborate
-from .verify import Row, verify_cell
+from .verify import SCHEDULES, SEQUENTIAL, Row, verify_cell
 
 FOLDER = Path(__file__).parents[1] / "examples" / "zoo"
 HEAD = ("| cell | schedule | back end | dtype | forward | backward | agrees |", "|---|---|---|---|---|---|---|")
 
 
 def rows(paths: Sequence[Path]) -> Iterator[Row]:
-    """Verify each file at the sizes of its `# sizes:` line."""
+    """Verify each file at the sizes of its `# sizes:` line: the sequential schedule in both precisions, the others
+    that the cell has in float64."""
     for path in paths:
         try:
             made = elaborate(path, None, declared_sizes(path.read_text(encoding="utf-8")))
         except OstinatoError as error:
             yield Row(path.stem, "-", "-", "-", 0.0, 0.0, False, str(error).splitlines()[0])
         else:
-            yield from verify_cell(made.cell, values=made.values)
+            yield from verify_cell(made.cell, values=made.values, schedules=(SEQUENTIAL,))[0]
+            yield from verify_cell(made.cell, values=made.values, dtypes=(torch.float64,),
+                                   schedules=[s for s in SCHEDULES if s != SEQUENTIAL])[0]
 
 
 def line(row: Row) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import ostinato
@@ -162,9 +163,20 @@ def test_run_refuses_what_does_not_fit(tmp_path, file):
 # -- verify, bench -----------------------------------------------------------------
 def test_verify(file):
     result = call("verify", file, "--json", "-B", 2, "-T", 4)
-    rows = json.loads(result.stdout)
-    assert rows and all(r["ok"] and r["cell"] == "elman" for r in rows) and {r["dtype"] for r in rows} == {"float32", "float64"}
-    assert "elman" in call("verify", file, "-D", "H=2", "--dtype", "float64").stdout
+    found = json.loads(result.stdout)
+    rows, unsuitable = found["rows"], found["unsuitable"]
+    assert [(r["schedule"], r["dtype"]) for r in rows] == [("sequential", "float32"), ("sequential", "float64")]
+    assert found["ok"] and all(r["ok"] and r["cell"] == "elman" for r in rows)
+    assert {"chunk(16)", "scan"} <= {u["schedule"] for u in unsuitable} and all("tanh" in u["reason"] for u in unsuitable
+                                                                              if u["schedule"] == "scan")
+    text = call("verify", file, "-D", "H=2", "--dtype", "float64").stdout
+    assert "elman" in text and "no schedule scan: " in text
+
+
+def test_verify_every_form_of_a_cell():
+    ema = Path(__file__).parents[2] / "examples" / "zoo" / "ema.ost"
+    rows = json.loads(call("verify", ema, "--json", "--dtype", "float64", "-B", 2, "-T", 19).stdout)["rows"]
+    assert {"sequential", "chunk(16)", "scan"} <= {r["schedule"] for r in rows} and all(r["ok"] for r in rows)
 
 
 def test_verify_fails_where_it_must(file):
