@@ -229,8 +229,9 @@ def verify(file: str, definitions: tuple[str, ...], cell: str | None, dtypes: tu
     made = elaborate(text if file == "-" else file, cell, given)
     check_backends(names)
     shapes = SHAPES if B is None and T is None else ((2 if B is None else B, 7 if T is None else T),) * 2
+    precisions = [getattr(torch, d) for d in dtypes or ("float32", "float64")]
     rows, unsuitable = verify_cell(made.cell, values=made.values, shapes=shapes, names=names or None,
-                                   tolerance=tolerance, dtypes=[getattr(torch, d) for d in dtypes or ("float32", "float64")])
+                                   tolerance=tolerance, dtypes=precisions)
     ok = all(r.ok is not False for r in rows)
     if as_json:
         click.echo(json_module.dumps({"ok": ok, "rows": [r.as_dict() for r in rows],

@@ -7,12 +7,13 @@ import pytest
 import torch
 from gradients import B, T, assert_adjoint, close
 from ostinato.compiler.analysis.ranges import from_facts
+from ostinato.compiler.passes.realify import realify
 from ostinato.compiler.pipeline import lower
 from ostinato.ir import interp
 from strategies import draw_data
 
 ZOO = sorted((Path(__file__).parents[2] / "examples" / "zoo").glob("*.ost"))
-SIZES = {"I": 3, "H": 4, "D": 3, "K": 3, "V": 2, "N": 2, "M": 3, "R": 2, "n": 2}
+SIZES = {"I": 3, "H": 4, "D": 3, "K": 3, "V": 2, "N": 2, "M": 3, "R": 2, "n": 2, "S": 3}
 
 
 def elaborate(path):
@@ -36,7 +37,7 @@ def within_facts(x, facts):
 
 @pytest.mark.parametrize("path", ZOO, ids=lambda p: p.stem)
 def test_zoo_cell(path):
-    cell = elaborate(path)
+    cell = realify(elaborate(path))
     lowered = lower(cell)
     inputs, params, _ = draw_data(cell, B, T)
     inputs = {p.name: within_facts(inputs[p.name], p.facts) for p in cell.inputs}

@@ -47,7 +47,8 @@ def test_every_length(T):
     agree(a, b, *data(a, 2, T))
 
 
-@pytest.mark.parametrize("name", ["linear_attention", "kda", "mlstm", "retnet", "rwkv4", "gsa", "mingru", "deltaproduct"])
+@pytest.mark.parametrize("name", ["kda", "mlstm", "mingru", *(pytest.param(n, marks=pytest.mark.slow) for n in
+                                  ("linear_attention", "retnet", "rwkv4", "gsa", "deltaproduct"))])
 def test_zoo_on_the_llvm_back_end(name):
     a, b = compiled(name, "sequential"), compiled(name, "chunk(4)", "llvm")
     agree(a, b, *data(a, 2, 11), tolerance=1e-10)
@@ -111,8 +112,7 @@ cell grouped(K, V, G) heads N {
 """
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("backend", ["interpreter", "llvm"])
+@pytest.mark.parametrize("backend, groups", [("interpreter", 1), ("interpreter", 2), ("llvm", 2)])
 def test_grouped_heads(backend, groups):
     a, b = (ostinato.compile(GROUPED, backend=k, schedule=s, dtype=torch.float64, K=3, V=4, N=4, G=groups)
             for k, s in (("interpreter", "sequential"), (backend, "chunk(4)")))

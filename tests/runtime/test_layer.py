@@ -302,7 +302,7 @@ def test_fake_tensors(lstm):
 @pytest.mark.parametrize("options,pattern", [
     ({"backend": "llvmm"}, "no back end `llvmm`(.|\n)*did you mean `llvm`"),
     ({"backend": "triton"}, "triton"),
-    ({"backend": "interpreter", "schedule": "chunk"}, "no schedule `chunk`(.|\n)*sequential"),
+    ({"backend": "interpreter", "schedule": "chunk"}, "no schedule `chunk`: h, c: `sigmoid`(.|\n)*auto"),
     ({"backend": "interpreter", "dtype": torch.float16}, "float32 or torch.float64"),
 ])
 def test_wrong_options_are_explained(lstm_cell, options, pattern):

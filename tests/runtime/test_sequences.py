@@ -250,7 +250,7 @@ EVERYTHING = dict(cell=cells(noise=False, linalg=True), seed=st.integers(0, 2**2
                   reverse=st.booleans(), starts=st.booleans())
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(**EVERYTHING)
 def test_compiled_cells(cell, seed, resets, reverse, starts):
     compiled_cells(cell, seed, resets, reverse, starts)
