@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .. import backends
 from ..backends.base import Executable
-from ..compiler.passes.realify import realify
 from ..compiler.passes.masked import Masked
+from ..compiler.passes.realify import realify
 from ..frontend.diagnostics import did_you_mean
 from ..ir.cell import Cell, Node
 from ..ir.interp import evaluate

@@ -63,7 +63,8 @@ def given_values(cell: Cell, values: Mapping[str, object]) -> dict[str, Tensor]:
             fail("const_shape", name=name, declared=p.declared, expected=f"[{', '.join(p.axes)}]", actual=list(x.shape))
         kind = known[name].type.kind
         if x.is_complex() and kind != "complex":
-            fail("param_dtype", "take its real part", name=name, expected=torch_dtype(kind, torch.float64), actual=x.dtype)
+            fail("param_dtype", "take its real part", name=name, expected=torch_dtype(kind, torch.float64),
+                 actual=x.dtype)
         out[name] = x.detach().to(torch_dtype(kind, torch.float64))
     return out
 

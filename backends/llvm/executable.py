@@ -14,9 +14,9 @@ from ...compiler.schedules.kernel import Kernel
 from ...compiler.schedules.printer import print_kernel
 from ...ir.cell import Cell
 from ...ir.types import Type
+from ..pages import empty
 from . import threads
 from .launch import Launch
-from ..pages import empty
 from .stepper import Stepper
 
 DEVICES = ("cpu",)
@@ -88,7 +88,8 @@ class LlvmExecutable:
         B, T = _batch(inputs, states)
         cell = self.lowered.adjoint.forward if keep and not self.recompute else self.cell
         types = cell.nodes()
-        outputs = list(into) if into is not None else [self._empty(types[o.value].type, B, T) for o in self.cell.outputs]
+        outputs = (list(into) if into is not None else
+                   [self._empty(types[o.value].type, B, T) for o in self.cell.outputs])
         tape = [empty(*shape, dtype=dtype) for shape, dtype in self.tape_meta(B, T)] if keep else []
         if B == 0 or T == 0:
             return outputs, [s.clone(memory_format=torch.contiguous_format) for s in states], tape
@@ -142,8 +143,9 @@ class LlvmExecutable:
                 [finals.get(f"d.{s.name}") for s in cell.states])
 
     def kept(self, tape: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What a tape holds, by the names of the adjoint's inputs, [B, T, *shape]; nothing where it holds states only."""
-        names = [] if self.recompute else [o.name for o in self.lowered.adjoint.forward.outputs[len(self.cell.outputs):]]
+        """What a tape holds, by the names of the adjoint's inputs, [B, T, *shape]; nothing where it is states only."""
+        kept = self.lowered.adjoint.forward.outputs[len(self.cell.outputs):]
+        names = [] if self.recompute else [o.name for o in kept]
         return {name: x.transpose(0, 1) for name, x in zip(names, tape)}
 
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:

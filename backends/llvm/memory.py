@@ -58,9 +58,10 @@ def lanes(t: ir.Type, width: int) -> ir.Type:
 def strides_of(buffer: Buffer, rows: ir.Value | None) -> list[int | ir.Value]:
     """Elements between neighbours, per axis; `rows`: those of the first axis, where that is free."""
     strides: list[int | ir.Value] = []
+    stride = 1
     for d in reversed(buffer.axes):
-        strides.append(strides[-1] * size if strides else 1)
-        size = d.size
+        strides.append(stride)
+        stride *= d.size
     strides.reverse()
     return strides if rows is None else [rows, *strides[1:]]
 
@@ -79,7 +80,8 @@ def _word(x: int | ir.Value) -> ir.Value:
     return i64(x) if isinstance(x, int) else x
 
 
-def lane_stride(b: ir.IRBuilder, buffer: Buffer, idx: tuple[Index, ...], rows: ir.Value | None = None) -> int | ir.Value:
+def lane_stride(b: ir.IRBuilder, buffer: Buffer, idx: tuple[Index, ...],
+                rows: ir.Value | None = None) -> int | ir.Value:
     """Elements between neighbouring lanes; 0 if the point has no lanes."""
     found = [s for s, ix in zip(strides_of(buffer, rows), idx) if ix.width]
     if all(isinstance(s, int) for s in found):
