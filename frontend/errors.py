@@ -247,6 +247,9 @@ RUNTIME = _section(801, {
     "ill_conditioned": ("the matrix that moves `{state}` of `{name}` cannot be diagonalised in {dtype}: the condition "
                         "number of its eigenvectors is {condition}, more than {limit}",
                         'use schedule="sequential" or "scan", or start from a matrix that is closer to a normal one'),
+    "too_long": ("`{name}` over {T} steps of {B} sequences needs a value of {size} in the schedule `{schedule}`, more "
+                 "than {limit}", 'use schedule="sequential", "scan" or "chunk", or call it for shorter pieces of time, '
+                                 "with the state carried over"),
 })
 
 NOT_YET = _section(901, {

@@ -16,8 +16,11 @@ import torch
 from ...backends.base import Executable
 from ...compiler.pipeline import Lowered
 
-MODULES: dict[str, str] = {"sequential": "sequential", "chunk": "chunk", "scan": "scan", "diagonalize": "diagonalize"}     # name of a schedule -> module here
-ARGUMENTS: dict[str, int | None] = {"chunk": None, "scan": None}          # schedules with a number, and its default (None: the form's choice)
+MODULES: dict[str, str] = {     # name of a schedule -> module here
+    "sequential": "sequential", "chunk": "chunk", "scan": "scan", "diagonalize": "diagonalize",
+    "quadratic": "quadratic"}
+# schedules with a number, and its default (None: the form's choice)
+ARGUMENTS: dict[str, int | None] = {"chunk": None, "scan": None}
 
 
 class Unsuitable(Exception):
