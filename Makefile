@@ -13,10 +13,10 @@ help:
 	@echo "make zoo     rewrite docs/zoo.md make lint   ruff"
 
 test: $(VENV)/.installed
-	$(TEST) -n $(JOBS) -m "not slow"
+	$(TEST) -n $(JOBS) --dist worksteal -m "not slow"
 
 fuzz: $(VENV)/.installed
-	$(TEST) -n $(JOBS) -m slow
+	$(TEST) -n $(JOBS) --dist worksteal -m slow
 
 demo: $(VENV)/.installed
 	$(PY) examples/demo.py
