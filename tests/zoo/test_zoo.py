@@ -109,7 +109,12 @@ def test_llvm_agrees_with_interpreter(name):
     assert ostinato.compile_count() == compiled
 
 
-@pytest.mark.parametrize("name", NAMES)
+# one of each structure is tested always, the others with `make fuzz`; float32 tests every cell at these widths
+ALWAYS = ("aaren", "crf", "deltanet", "gla", "gru", "iir", "kalman", "lru", "lstm_layernorm", "mamba", "mlstm", "srwm",
+          "titans", "viterbi")
+
+
+@pytest.mark.parametrize("name", [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_llvm_at_odd_widths(name):
     """Widths that need whole vectors and a rest, from the declared initial state."""
     cell = layer(name, "llvm", wide=True)
