@@ -18,7 +18,7 @@ from ...compiler.pipeline import Lowered
 
 MODULES: dict[str, str] = {     # name of a schedule -> module here
     "sequential": "sequential", "chunk": "chunk", "scan": "scan", "diagonalize": "diagonalize",
-    "quadratic": "quadratic"}
+    "quadratic": "quadratic", "conv": "conv"}
 # schedules with a number, and its default (None: the form's choice)
 ARGUMENTS: dict[str, int | None] = {"chunk": None, "scan": None}
 

@@ -1,0 +1,105 @@
+"""States as convolutions with powers of constant transitions, against the interpreter."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import ostinato
+from ostinato.backends.llvm import executable as llvm
+from ostinato.frontend.diagnostics import OstinatoError
+from ostinato.runtime import forms
+from test_quadratic_form import check, errors
+from test_scan_form import F64, lowered
+
+ZOO = ("ema", "mega_ema", "lru", "s4d", "lssl", "hippo_legt", "iir", "linear_rnn", "retnet")
+
+
+@pytest.mark.parametrize("T", [0, 1, 2, 15, 63, 64, 65, 300])
+@pytest.mark.parametrize("name", ZOO)
+def test_zoo(name, T):
+    check("conv", name, 2, T)
+
+
+CHAIN = """# sizes: D=3
+cell chain(D) {
+  input  x: [D]
+  param  a: [D] in (0, 1), c: [] in (0, 1)  ~ uniform(0.1, 0.9)
+  state  p: [D] = 0, q: [D] = 0, r: [D] = 0
+  p[t] = a * p[t-1] + x[t] * x[t-3]
+  q[t] = c * q[t-1] + tanh(p[t-1]) * t
+  r[t] = r[t-1] + q[t] * p[t]
+  output y: [D] = sigmoid(r[t]) * q[t-1] + x[t], z: [] = 2 * c
+}"""
+
+BOTH_AXES = """# sizes: K=3 V=2
+cell both(K, V) {
+  input  k: [K], v: [V]
+  param  M: [K, K], Q: [V, V]  ~ normal(0, 0.3)
+  param  u: [K]  ~ normal(0, 0.3)
+  state  S: [K, V] = 0, R: [K, V] = 0
+  S[t] = M @ S[t-1] @ Q + outer(k[t], v[t])
+  R[t] = R[t-1] * 0.9 - outer(u, u @ R[t-1]) + S[t]
+  output y: [V] = k[t] @ S[t], z: [K, V] = exp(R[t] - S[t-1])
+}"""
+
+COUPLED = """# sizes: D=3
+cell coupled(D) {
+  input  x: [D]
+  param  w: [D, D]  ~ normal(0, 0.3)
+  state  p: [D] = 0, q: [D] = 0
+  p[t] = 0.5 * p[t-1] - w @ q[t-1] + x[t]
+  q[t] = 0.5 * q[t-1] + 0.1 * p[t-1]
+  output y: [D] = p[t] * q[t]
+}"""
+
+DEFECTIVE = """# sizes: D=3
+cell defective(D) {
+  input  x: [D]
+  state  p: [D] = 0, q: [D] = 0, r: [D] = 0
+  p[t] = 0.9 * p[t-1] + x[t]
+  q[t] = 0.9 * q[t-1] + p[t-1]
+  r[t] = 0 * r[t-1] + q[t]
+  output r
+}"""
+
+TEXTS = {"chain": CHAIN, "both": BOTH_AXES, "coupled": COUPLED, "defective": DEFECTIVE}
+
+
+@pytest.mark.parametrize("T", [2, 17, 70])
+@pytest.mark.parametrize("name", TEXTS)
+def test_structures(name, T):
+    check("conv", TEXTS[name], 2, T)
+
+
+@pytest.mark.parametrize("T", [60, 300])
+@pytest.mark.parametrize("name", ["ema", "lru", "lssl", "iir"])
+def test_single_precision(name, T):
+    for ours, sequential in zip(errors("conv", name, 2, T), errors("sequential", name, 2, T), strict=True):
+        assert ours <= 4 * sequential + 1e-6
+
+
+def test_split_with_carried_state_and_too_long():
+    text = "cell c(D) {\n  input x: [D]\n  state h: [D] = 0\n  h[t] = 0.9 * h[t-1] + x[t]\n  output h\n}"
+    layer = ostinato.compile(text, D=3, schedule="conv", dtype=F64)
+    x = torch.randn(2, 200, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+    want, end = layer(x)
+    one, state = layer(x[:, :111])
+    two, state = layer(x[:, 111:], state=state)
+    torch.testing.assert_close(torch.cat([one, two], 1), want, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(state["h"], end["h"], rtol=1e-12, atol=1e-12)
+    assert "FFT" in layer.explain()
+    with pytest.raises(OstinatoError, match="conv.*more than 2 GiB"):
+        layer(x[:1, :1].expand(1, 50_000_000, 3))
+
+
+@pytest.mark.parametrize("name, reason", [
+    ("gla", "transition of S depends on the inputs"), ("lstm", "sigmoid"), ("hgrn", "depends on the inputs")])
+def test_refused(name, reason):
+    with pytest.raises(forms.Unsuitable, match=reason):
+        forms.build("conv", forms.Source(llvm, lowered(name), F64))
