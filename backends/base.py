@@ -39,6 +39,7 @@ class Executable(Protocol):
         ...
 
     # Optional:
+    # ready(keep): compile what `forward` (and `backward`, if keep) will need, whatever B and T
     # step(given, B, seed, training) -> results: one lean step; given: inputs [B, *shape], params, states in one
     #     list, results: outputs [B, *shape] and final states. With it comes
     # stepper(B) -> (given, seed, training) -> results, or None where something is not as usual; itself None where

@@ -26,6 +26,7 @@ from ..ir.interp import evaluate
 from ..ir.printer import print_cell
 from ..ir.types import Type
 from . import forms
+from .forms import auto
 from .ports import fail, torch_dtype
 
 SAVE = ("auto", "all", "none")
@@ -157,7 +158,7 @@ def choose(cell: Cell, backend: str, schedule: str) -> tuple[str, str]:
         fail("backend_unavailable", f"back ends here are {', '.join(have)}", name=name,
              reason="it is not part of this version")
     if schedule == "auto":
-        return name, "sequential"
+        return name, auto.choose(realify(cell)).schedule if name == "llvm" else "sequential"
     try:
         forms.parse(schedule)
     except ValueError:

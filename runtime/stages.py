@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 from .. import backends
 from ..compiler.analysis.describe import describe
 from ..compiler.pipeline import CANONICAL, Run, lower
-from ..frontend.diagnostics import did_you_mean
+from ..compiler.passes.realify import realify
+from ..frontend.diagnostics import OstinatoError, did_you_mean
 from ..ir.printer import print_cell
+from . import forms
+from .forms import auto
 from .ports import fail
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ def explain(layer: Layer, B: int | None, T: int | None) -> str:
     lines = [f"cell       {layer.cell.name}({', '.join(f'{d.name}={d.size}' for d in layer.cell.dims)}), {plan.dtype}",
              f"back end   {plan.backend}" + ("" if layer.backend != "auto" else " (the fastest one here)"),
              f"schedule   {plan.schedule}"]
+    lines += _schedules(layer)
     for other in backends.NAMES:
         if other != plan.backend:
             lines.append(f"rejected   back end {other}: {_rejected(other, layer.backend, plan.backend)}")
@@ -52,6 +56,24 @@ def explain(layer: Layer, B: int | None, T: int | None) -> str:
         lines.append(f"memory     kept for the backward pass at B={B}, T={T}: {kept:,} bytes, "
                      f"and the inputs ({inputs:,} bytes)")
     return "\n".join((*lines, "", describe(Run()(CANONICAL, layer.cell))))
+
+
+def _schedules(layer: Layer) -> list[str]:
+    """Why this schedule, and why no other."""
+    plan, cell = layer._plan, realify(layer.cell)
+    asked = layer.schedule != "auto"
+    lines = [] if asked or plan.backend != "llvm" else [f"           {auto.choose(cell).why}"]
+    source = forms.Source(backends.module(plan.backend), plan.lowered, plan.dtype)
+    for other in forms.MODULES:
+        if other == forms.parse(plan.schedule)[0]:
+            continue
+        try:
+            forms.build(other, source)
+            why = f"{plan.schedule} was asked for" if asked else auto.REJECTED.get(other, "dearer by the model")
+        except (forms.Unsuitable, OstinatoError) as refusal:
+            why = str(refusal).splitlines()[0]
+        lines.append(f"rejected   {other}: {why}")
+    return lines
 
 
 def _rejected(name: str, asked: str, chosen: str) -> str:

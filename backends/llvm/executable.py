@@ -195,6 +195,10 @@ class LlvmExecutable:
     def _steppers(self) -> dict[tuple[int, int], Stepper]:
         return {}
 
+    def ready(self, keep: bool) -> None:
+        """Compile what `forward` and, if `keep`, `backward` will need, whatever the lengths."""
+        _ = (self.keep, self.back) if keep else self.infer
+
     # -- for people -----------------------------------------------------------
     def explain(self, B: int | None = None, T: int | None = None) -> str:
         """What runs, and what the backward pass keeps."""
@@ -214,7 +218,6 @@ class LlvmExecutable:
         if B is not None and T is not None:
             kept = sum(_numel(shape) * dtype.itemsize for shape, dtype in self.tape_meta(B, T))
             lines.append(f"  kept for backward at B={B}, T={T}: {kept} bytes ({kept / 2**20:.2f} MiB)")
-        lines.append("  rejected: scan, chunk, conv, newton: this version derives the sequential schedule only")
         return "\n".join([*lines, f"  threads: {threads.describe()}"])
 
     def ir(self, stage: str) -> str | None:

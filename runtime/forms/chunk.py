@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...backends.base import Executable
 from ...backends.pages import empty
-from ...compiler.passes.chunk import Unchunkable, chunk, preferred
+from ...compiler.passes.chunk import SIZE, Unchunkable, chunk
 from ...compiler.passes.chunk.lift import first_axes
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell
@@ -25,7 +25,7 @@ def build(source: Source) -> Executable:
     lowered = source.lowered
     cell = getattr(lowered, "split", None) or Run()(CANONICAL, lowered.cell)
     try:
-        size = source.argument or preferred(cell)
+        size = source.argument or SIZE
         made = chunk(cell, size)
     except Unchunkable as why:
         raise Unsuitable(str(why)) from None
@@ -56,6 +56,9 @@ class Chunked:
                 seed: int, training: bool, keep: bool,
                 into: Sequence[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """See `backends.base.Executable`."""
+        for part in (self.chunks, self.rest):       # both, so that no other length compiles anything later
+            if hasattr(part, "ready"):
+                part.ready(keep)
         options = dict(seed=seed, training=training, keep=keep)
         B, T = self._sizes(inputs, states)
         nodes = self.cell.nodes()

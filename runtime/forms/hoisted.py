@@ -94,6 +94,11 @@ class Hoisted:
             values |= {name: computed[name] for name in self.computed}
         return [values[name] for name in self.wanted]
 
+    def ready(self, keep: bool) -> None:
+        """See `backends.base.Executable`."""
+        if hasattr(self.inner, "ready"):
+            self.inner.ready(keep)
+
     def tape_meta(self, B: int, T: int):
         """See `backends.base.Executable`."""
         return self.inner.tape_meta(B, T)

@@ -27,7 +27,9 @@ from .matrix import Matrix, Written
 from .readout import Readout
 from .solve import solved
 
-__all__ = ["Unchunkable", "chunk", "preferred"]
+__all__ = ["SIZE", "Unchunkable", "chunk"]
+
+SIZE = 16       # steps of a chunk where none is asked for: the best or within 1.1 of it at K = V = 64 and 128
 
 
 def chunk(cell: Cell, C: int) -> Cell:
@@ -275,10 +277,3 @@ class _Chunker:
     def _sum(self, o: Output, name: str) -> Output:
         x = self.varying(name)
         return replace(o, value=self.b.reduce(x, "sum", (self.lift.at(self.token[name].type.shape),)))
-
-
-def preferred(cell: Cell) -> int:
-    """The size of chunks where none is asked for: 16 where a decay differs from channel to channel (its products
-    between two steps are then a matrix of vectors), otherwise 64. Raises Unchunkable."""
-    forms = _Chunker(cell, 2).forms.values()
-    return 16 if any(s.row or s.column for f in forms for s in f.scales.values()) else 64

@@ -1,0 +1,95 @@
+"""schedule="auto": a model of what a step costs in each form chooses, once per cell; the length never compiles anything.
+
+Nanoseconds per step and head of forward + backward in float32, fitted to measurements of simple_gla, gla, deltanet,
+gated_deltanet and rwkv7 at K = V = 64 and 128 on one thread with 512-bit registers (ratios between forms travel, the
+numbers do not). K x V is the state, r the number of its reads that are written back:
+
+    sequential   K V (0.45 + 0.11 [it decays] + 0.12 r)          passes over the state at every step
+    chunk(16)    200 + 0.22 (K V + 16 (K + V)) + K (14 r + 26 (1 + r) [per channel])
+                 loops, products with the state and between steps, what is solved; decays per channel are multiplied out
+
+chunk is taken from a gain of 1.3 on, since it takes seconds to compile once. The other forms are never cheaper on a CPU
+where one step fills its registers: scan does the work twice, conv and quadratic hold all states or all pairs of steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...compiler.analysis.affine import Affine, LowRank, Scale, classify
+from ...compiler.passes.chunk import SIZE, Unchunkable, chunk
+from ...compiler.pipeline import CANONICAL, Run
+from ...ir.cell import Cell
+
+GAIN = 1.3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Nanoseconds per step and head; `matrix`: there is a matrix state at all."""
+
+    sequential: float
+    chunk: float
+    matrix: bool
+
+    @property
+    def gain(self) -> float:
+        return self.sequential / self.chunk if self.matrix else 0.0
+
+
+def cost(cell: Cell) -> Cost:
+    """What the model says of a cell's matrix states; everything else costs the same in both forms."""
+    sequential = chunk = 0.0
+    for c in classify(cell):
+        matrices = [s for s in c.states if len(_shape(cell, s)) == 2]
+        if not isinstance(c, Affine) or not matrices:
+            continue
+        maps = [m for s in matrices for t in c.terms[s] for m in t.maps]
+        lead = 1 if cell.heads is not None else 0
+        r = len({m.read for m in maps if isinstance(m, LowRank)})
+        decays = any(isinstance(m, Scale) for m in maps)
+        channels = any(isinstance(m, Scale) and any(a >= lead for a in m.axes) for m in maps)
+        for s in matrices:
+            K, V = _shape(cell, s)
+            sequential += K * V * (0.45 + 0.11 * decays + 0.12 * r)
+            chunk += 200 + 0.22 * (K * V + SIZE * (K + V)) + K * (14 * r + 26 * (1 + r) * channels)
+    return Cost(sequential, chunk, chunk > 0)
+
+
+def _shape(cell: Cell, state: str) -> tuple[int, ...]:
+    """Sizes of a state, of one head."""
+    sizes = cell.state(state).type.sizes
+    return sizes[1:] if cell.heads is not None else sizes
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A schedule, and the reason in words."""
+
+    schedule: str
+    why: str
+
+
+def choose(cell: Cell) -> Choice:
+    """The schedule of a cell (real, see `passes.realify`) on a CPU."""
+    lead = 2 + (cell.heads is not None)
+    if not any(s.type.rank == lead for s in cell.states):
+        return Choice("sequential", "there is no matrix state: a step's vectors fill the registers already")
+    cell = Run()(CANONICAL, cell)
+    c = cost(cell)
+    if not c.matrix:
+        return Choice("sequential", "no matrix state is affine in itself")
+    figures = f"by the model {c.sequential:.0f} ns per step and head, chunk({SIZE}) {c.chunk:.0f} ns"
+    if c.gain < GAIN:
+        return Choice("sequential", f"{figures}, less than {GAIN} times apart")
+    try:
+        chunk(cell, SIZE)
+    except Unchunkable as why:
+        return Choice("sequential", f"{figures}, but {why}")
+    return Choice(f"chunk({SIZE})", figures.replace("by the model", "by the model sequential takes"))
+
+
+REJECTED = {"scan": "every step is done twice; it can pay with many threads and few sequences: ask for it",
+            "diagonalize": "two more products per step, and it needs well-conditioned eigenvectors: ask for it",
+            "conv": "the states of all steps at once: ask for it",
+            "quadratic": "all pairs of steps at once: ask for it"}

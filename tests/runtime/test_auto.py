@@ -1,0 +1,46 @@
+"""schedule="auto": what the model chooses, that it explains itself, and that lengths compile nothing."""
+
+import pytest
+import torch
+
+import ostinato
+from ostinato.runtime.sample import sample_inputs
+
+ZOO = "examples/zoo"
+
+
+@pytest.mark.parametrize("cell, size, schedule", [
+    ("simple_gla", 64, "chunk(16)"), ("simple_gla", 4, "sequential"), ("gla", 64, "sequential"),
+    ("gated_deltanet", 128, "chunk(16)"), ("rwkv7", 128, "sequential"),
+])
+def test_a_state_that_is_large_enough_runs_in_chunks(cell, size, schedule):
+    layer = ostinato.compile(f"{ZOO}/{cell}.ost", K=size, V=size, N=1)
+    assert layer._plan.schedule == schedule
+    assert "by the model" in layer.explain(B=1, T=64)
+
+
+def test_no_matrix_state_runs_step_by_step():
+    layer = ostinato.compile(f"{ZOO}/lstm.ost", I=4, H=4)
+    assert layer._plan.schedule == "sequential"
+    text = layer.explain()
+    assert "there is no matrix state" in text and "rejected   chunk" in text
+
+
+def test_lengths_compile_nothing_and_agree_with_the_definition():
+    layer = ostinato.compile(f"{ZOO}/simple_gla.ost", K=64, V=64, N=1, dtype=torch.float64)
+    assert layer._plan.schedule == "chunk(16)"
+
+    def run(T):
+        xs = {k: x.requires_grad_() for k, x in sample_inputs(layer.cell, 2, T).items()}
+        y, state = layer(**xs)
+        (y.sum() + state["S"].sum()).backward()
+        return xs, y, state
+
+    run(3)
+    compiled = ostinato.compile_count()
+    for T in (1, 16, 37):
+        xs, y, state = run(T)
+        want, end = layer.reference(**xs)
+        torch.testing.assert_close(y, want, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(state["S"], end["S"], rtol=1e-11, atol=1e-11)
+    assert ostinato.compile_count() == compiled
