@@ -197,19 +197,20 @@ def powers(A: Tensor, n: int) -> Tensor:
 def convolved(kernel: Tensor, b: Tensor) -> Tensor:
     """sum over s <= t of kernel[t - s] b[s]: kernel [n, *lanes, M, M], b [B, n, *lanes, M] -> as b. Where a
     size of the kernel's lanes is 1, it is the same for all."""
-    n, few = b.shape[1], kernel.shape[-1] <= FEW
+    n = b.shape[1]
     if n <= DIRECT + 1:
         at = torch.arange(n, device=b.device)
         lag = at[:, None] - at
         table = torch.where((lag >= 0).reshape(n, n, *(1 for _ in kernel.shape[1:])), kernel[lag.clamp(min=0)], 0)
         return torch.einsum("ts...ij,bs...j->bt...i", table, b)
     size = fast(2 * n - 1)
-    k, x = torch.fft.rfft(kernel, size, 0), torch.fft.rfft(b, size, 1)
-    if few:         # a product of tiny matrices costs more than all of its multiplications
-        y = sum(k[..., j] * x[..., j, None] for j in range(kernel.shape[-1]))
+    # time as the last axis: transforms of what lies side by side
+    k, x = (torch.fft.rfft(z.movedim(at, -1).contiguous(), size) for z, at in ((kernel, 0), (b, 1)))
+    if kernel.shape[-1] <= FEW:         # a product of tiny matrices costs more than all of its multiplications
+        y = sum(k[..., j, :] * x[..., j, None, :] for j in range(kernel.shape[-1]))
     else:
-        y = torch.einsum("f...ij,bf...j->bf...i", k, x)
-    return torch.fft.irfft(y, size, 1)[:, :n]
+        y = torch.einsum("...ijf,b...jf->b...if", k, x)
+    return torch.fft.irfft(y, size)[..., :n].movedim(-1, 1)
 
 
 def fast(n: int) -> int:
