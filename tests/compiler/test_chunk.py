@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "zoo"))
 
 from gradients import assert_adjoint
 from ostinato.compiler.passes.adjoint import adjoint
-from ostinato.compiler.passes.chunk import Unchunkable, chunk, matrix, preferred
+from ostinato.compiler.passes.chunk import Unchunkable, chunk, matrix
 from ostinato.compiler.passes.chunk.lift import first_axes
 from ostinato.compiler.passes.masked import Masked
 from ostinato.compiler.pipeline import lower
@@ -154,11 +154,6 @@ def test_prints_and_parses():
 def test_no_loop_is_unrolled():
     cell = zoo("gated_deltanet")
     assert len(chunk(cell, 64).body) == len(chunk(cell, 8).body)
-
-
-def test_preferred_sizes():
-    assert preferred(zoo("gated_deltanet")) == preferred(zoo("mlstm")) == 64
-    assert preferred(zoo("gla")) == preferred(zoo("gsa")) == 16
 
 
 SCALES = """
