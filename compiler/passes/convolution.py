@@ -84,7 +84,8 @@ def _component(c: Affine, states: str) -> Component:
     for m in maps:
         for name in _factors(m):
             if domain[name] != "static":
-                raise Unconvolvable(f"the transition of {states} depends on the inputs{_line(nodes[name])}")
+                what = "the inputs" if domain[name] == "pre" else "other states"
+                raise Unconvolvable(f"the transition of {states} depends on {what}{_line(nodes[name])}")
     type = c.cell.state(c.states[0]).type
     recurs = any(c.terms[s] for s in c.states)
     if recurs and c.semiring != "sum":

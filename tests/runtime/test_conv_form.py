@@ -26,6 +26,11 @@ def test_zoo(name, T):
     check("conv", name, 2, T)
 
 
+@pytest.mark.parametrize("name", ["linear_attention", "rwkv5", "jrt_rnn"])
+def test_sums_of_the_zoo(name):
+    check("conv", name, 2, 40)
+
+
 CHAIN = """# sizes: D=3
 cell chain(D) {
   input  x: [D]
@@ -99,7 +104,8 @@ def test_split_with_carried_state_and_too_long():
 
 
 @pytest.mark.parametrize("name, reason", [
-    ("gla", "transition of S depends on the inputs"), ("lstm", "sigmoid"), ("hgrn", "depends on the inputs")])
+    ("gla", "transition of S depends on the inputs"), ("lstm", "sigmoid"), ("hgrn", "depends on the inputs"),
+    ("legs", "depends on other states"), ("aaren", "max")])
 def test_refused(name, reason):
     with pytest.raises(forms.Unsuitable, match=reason):
         forms.build("conv", forms.Source(llvm, lowered(name), F64))
