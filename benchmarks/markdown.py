@@ -20,8 +20,14 @@ def page(found: dict[str, dict]) -> str:
         here, rows = file["machine"], file["rows"]
         parts.append(f"## {name}\n\n{here['cpu']}, {here['threads']} thread(s), torch {here['torch']}; products "
                      f"{here['gemm_gflops']:.0f} GFLOP/s, copies {here['copy_gbytes_per_s']:.0f} GB/s.\n")
-        parts.append({"step": _steps, "memory": _memory, "latency": _latency}.get(name, _workloads)(rows))
+        parts.append({"step": _steps, "memory": _memory, "latency": _latency, "schedules": _schedules}.get(name, _workloads)(rows))
     return "\n".join(parts)
+
+
+def _schedules(rows: list[dict]) -> str:
+    lines = [[r["cell"], str(r["T"]), ", ".join(f"{k} {v['median']:.2f}" for k, v in r["times"].items()), r["chosen"],
+              f"{r['over_best']:.2f}"] for r in rows]
+    return _table(["cell", "T", "ms, forward and backward", "auto takes", "of the best"], lines)
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:

@@ -30,7 +30,7 @@ def plot_ratios(rows: list[dict], path: Path) -> None:
     panels[0].set_yticks(range(len(rows)), [r["workload"] for r in rows], fontsize=7)
     panels[0].invert_yaxis()
     panels[0].legend(*panels[0].get_legend_handles_labels(), fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_growth(rows: list[dict], path: Path) -> None:
@@ -60,10 +60,10 @@ def plot_growth(rows: list[dict], path: Path) -> None:
                       ylabel=f"time, ours at {axis} = {some[0][axis]} is 1")
     for line in panels:
         line[0].legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure, path: Path) -> None:
+def save(figure, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -19,12 +19,14 @@ from .measure import geometric_mean, machine
 from .memory import memory_rows
 from .plot import plot_growth, plot_ratios
 from .row import KINDS, measure
+from .schedules import plot_schedules, schedule_rows
 from .step_mode import step_row
 from .workloads import WORKLOADS, ZOO, Workload
 
 console = Console()
 LABELS = {"forward": "forward", "both": "fwd+bwd"}
-GROUPS = (*dict.fromkeys(w.group for w in WORKLOADS), "step", "memory", "latency")
+OTHERS = ("step", "memory", "latency", "schedules")     # groups whose rows have their own form
+GROUPS = (*dict.fromkeys(w.group for w in WORKLOADS), *OTHERS)
 LATENCY = [("lstm", {"I": 128, "H": 128}), ("gru", {"I": 128, "H": 128}), ("slstm", {"I": 128, "H": 32, "N": 4}),
            ("lem", {"I": 128, "H": 128}), ("lstm_layernorm", {"I": 128, "H": 128}), ("ltc", {"I": 64, "H": 64}),
            ("rglru", {"D": 128}), ("gla", {"K": 64, "V": 64, "N": 4}), ("gated_deltanet", {"K": 64, "V": 64, "N": 4}),
@@ -79,9 +81,16 @@ def run(chosen: set[str], *, quick: bool, full: bool, threads: int, budget: floa
         latency = latency_rows([(n, d) for n, d in LATENCY if not quick or n == "lstm"])
         write("latency", latency)
         console.print(latency_table(latency))
+    if full and not chosen or "schedules" in chosen:
+        schedules = schedule_rows(quick, budget)
+        write("schedules", schedules)
+        plot_schedules(schedules, out / f"schedules{suffix}.png")
+        for r in schedules:
+            console.print(r["cell"], f"T={r['T']}", ", ".join(f"{k} {v['median']:.2f}" for k, v in r["times"].items()),
+                          f"ms; auto takes {r['chosen']}, {r['over_best']:.2f} of the best", highlight=False)
     files = {name: out / f"{name}{suffix}.json" for name in GROUPS}
     found = {name: json.loads(f.read_text()) for name, f in files.items() if f.exists()}
-    timed = {name: f["rows"] for name, f in found.items() if name not in ("step", "memory", "latency")}
+    timed = {name: f["rows"] for name, f in found.items() if name not in OTHERS}
     plot_ratios([r for name, some in timed.items() if name != "growth" for r in some], out / f"cpu{suffix}.png")
     plot_growth(timed.get("growth", []), out / f"growth{suffix}.png")
     (out / f"cpu{suffix}.md").write_text(page(found))
