@@ -20,7 +20,8 @@ def page(found: dict[str, dict]) -> str:
         here, rows = file["machine"], file["rows"]
         parts.append(f"## {name}\n\n{here['cpu']}, {here['threads']} thread(s), torch {here['torch']}; products "
                      f"{here['gemm_gflops']:.0f} GFLOP/s, copies {here['copy_gbytes_per_s']:.0f} GB/s.\n")
-        parts.append({"step": _steps, "memory": _memory, "latency": _latency, "schedules": _schedules}.get(name, _workloads)(rows))
+        tables = {"step": _steps, "memory": _memory, "latency": _latency, "schedules": _schedules}
+        parts.append(tables.get(name, _workloads)(rows))
     return "\n".join(parts)
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from .. import backends
 from ..compiler.analysis.describe import describe
-from ..compiler.pipeline import CANONICAL, Run, lower
 from ..compiler.passes.realify import realify
+from ..compiler.pipeline import CANONICAL, Run, lower
 from ..frontend.diagnostics import OstinatoError, did_you_mean
 from ..ir.printer import print_cell
 from . import forms

@@ -1,4 +1,4 @@
-"""schedule="auto": a model of what a step costs in each form chooses, once per cell; the length never compiles anything.
+"""schedule="auto": a model of what a step costs in each form chooses, once per cell; no length compiles anything.
 
 Nanoseconds per step and head of forward + backward in float32, fitted to measurements of simple_gla, gla, deltanet,
 gated_deltanet and rwkv7 at K = V = 64 and 128 on one thread with 512-bit registers (ratios between forms travel, the
