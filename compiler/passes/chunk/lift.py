@@ -58,6 +58,8 @@ class Lift:
             raise Unchunkable("it draws random numbers, which are counted step by step")
         if n.op == "contract":
             return self._contract(n, args, lifted, types)
+        if n.op in ("gather", "scatter"):
+            return self._gather(n, args, lifted, types)
         args = [x if y else self.spread(x) for x, y in zip(args, lifted)]
         if group in ("pointwise", "complex"):
             return self.b.add(n.op, tuple(args), Type(n.type.kind, self.shape(n.type.shape)), n.name, **dict(n.attrs))
@@ -96,6 +98,16 @@ class Lift:
             now = at - (n.op == "index" and axis < at)
             attrs["axis"] = axis + (axis >= at)
         return self._made(n, args, now, **attrs)
+
+    def _gather(self, n: Node, args: list[str], lifted: list[bool], types: list[Type]) -> str:
+        """Step by step, the chunk's axis one of those that values and positions share; a table that is the same at
+        all steps is read at more places."""
+        batch, axis, places = n.attr("batch"), n.attr("axis"), n.attr("places")
+        x, at = (self.moved(x if y else self.spread(x), batch, self.at(t.shape))
+                 for x, y, t in zip(args, lifted, types))
+        if n.op == "gather" and not lifted[0]:
+            return self._made(n, [args[0], at], axis, axis=axis, batch=batch, places=places + 1)
+        return self._made(n, [x, at], batch, axis=axis + 1, batch=batch + 1, places=places)
 
     def _contract(self, n: Node, args: list[str], lifted: list[bool], types: list[Type]) -> str:
         sa, sb, so = spec_parts(n.attr("spec"))
