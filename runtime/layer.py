@@ -228,7 +228,7 @@ class Layer(nn.Module):
     def _run(self, xs: list[Tensor], state: State, seed, B: int,
              spec: sequences.Sequences | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Inputs [B, T, *shape] to (outputs, final states), recorded by autograd where needed."""
-        plan = self._plan if spec is None else spec.plan(self._plan)
+        plan = self._plan if spec is None else spec.plan(self._plan, self.schedule == "auto")
         params, start = self._derive(plan)
         xs, states = self._input_parts.split(xs), self._initial(state, start, B if spec is None else spec.count(B))
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*xs, *params, *states))

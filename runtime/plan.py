@@ -139,10 +139,20 @@ def get(cell: Cell, backend: str, schedule: str, dtype: torch.dtype, save: str =
 
 
 @cache
-def masked(key: str, reset: bool, valid: bool, reverse: bool) -> str:
+def masked_schedule(key: str, reset: bool, valid: bool) -> str:
+    """What schedule="auto" runs the masked cell of a plan by: a choice of its own where the plan's is one of chunks,
+    since a restart may add what chunks cannot."""
+    plan = find(key)
+    if forms.parse(plan.schedule)[0] != "chunk":
+        return plan.schedule
+    return choose(Masked(reset, valid, False)(plan.source), plan.backend, "auto")[1]
+
+
+@cache
+def masked(key: str, reset: bool, valid: bool, reverse: bool, schedule: str) -> str:
     """The key of the plan of `Masked(reset, valid, reverse)` of a plan's cell, made at the first call."""
     plan = find(key)
-    made = get(Masked(reset, valid, reverse)(plan.source), plan.backend, plan.schedule, plan.dtype, plan.save)
+    made = get(Masked(reset, valid, reverse)(plan.source), plan.backend, schedule, plan.dtype, plan.save)
     _ = made.static.fixed, made.static.idle     # torch.compile cannot trace a cached_property's first use
     return made.key
 

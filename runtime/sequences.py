@@ -52,10 +52,12 @@ class Sequences:
         return (self.reset is not None, self.lengths is not None or self.cu_seqlens is not None,
                 self.reverse and self.cu_seqlens is None and schedule in BACKWARDS)
 
-    def plan(self, own: plan.Plan) -> plan.Plan:
-        """The plan that runs it, given that of the cell as it is."""
-        change = self.change(own.schedule)
-        return plan.find(_masked(own.key, *change)) if any(change) else own
+    def plan(self, own: plan.Plan, auto: bool = False) -> plan.Plan:
+        """The plan that runs it, given that of the cell as it is; `auto`: its schedule was not asked for."""
+        reset, valid, _ = self.change(own.schedule)
+        schedule = _schedule(own.key, reset, valid) if auto and (reset or valid) else own.schedule
+        change = self.change(schedule)
+        return plan.find(_masked(own.key, *change, schedule)) if any(change) else own
 
     def check(self, B: int, T: int, device: torch.device) -> None:
         """Shapes and dtypes, for inputs [B, T, *shape]. Raises OstinatoError, naming the argument."""
@@ -145,11 +147,15 @@ def restarted(spec: Sequences, ports: Sequence[Port], state: Mapping[str, Tensor
             for p, x in zip(ports, start) if p.name in state}
 
 
-def _masked(key: str, reset: bool, valid: bool, reverse: bool) -> str:
-    return plan.masked(key, reset, valid, reverse)
+def _masked(key: str, reset: bool, valid: bool, reverse: bool, schedule: str) -> str:
+    return plan.masked(key, reset, valid, reverse, schedule)
 
 
-_masked._dynamo_marked_constant = True      # called while tracing: torch.compiler.assume_constant_result
+def _schedule(key: str, reset: bool, valid: bool) -> str:
+    return plan.masked_schedule(key, reset, valid)
+
+
+_masked._dynamo_marked_constant = _schedule._dynamo_marked_constant = True      # called while tracing: torch.compiler.assume_constant_result
 
 
 @operator("valid(Tensor lengths, SymInt T, bool left) -> Tensor")
