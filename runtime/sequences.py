@@ -155,7 +155,8 @@ def _schedule(key: str, reset: bool, valid: bool) -> str:
     return plan.masked_schedule(key, reset, valid)
 
 
-_masked._dynamo_marked_constant = _schedule._dynamo_marked_constant = True      # called while tracing: torch.compiler.assume_constant_result
+# Called while tracing: torch.compiler.assume_constant_result
+_masked._dynamo_marked_constant = _schedule._dynamo_marked_constant = True
 
 
 @operator("valid(Tensor lengths, SymInt T, bool left) -> Tensor")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import ostinato
 import pytest
 import torch
-
-import ostinato
 from ostinato.frontend.diagnostics import OstinatoError
 
 LEARNED = """
