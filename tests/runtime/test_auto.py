@@ -1,9 +1,8 @@
 """schedule="auto": what the model chooses, that it explains itself, and that lengths compile nothing."""
 
+import ostinato
 import pytest
 import torch
-
-import ostinato
 from ostinato.runtime.sample import sample_inputs
 
 ZOO = "examples/zoo"
@@ -16,7 +15,11 @@ ZOO = "examples/zoo"
 def test_a_state_that_is_large_enough_runs_in_chunks(cell, size, schedule):
     layer = ostinato.compile(f"{ZOO}/{cell}.ost", K=size, V=size, N=1)
     assert layer._plan.schedule == schedule
-    assert "by the model" in layer.explain(B=1, T=64)
+
+
+def test_the_choice_is_explained():
+    text = ostinato.compile(f"{ZOO}/gla.ost", K=64, V=64, N=1).explain(B=1, T=64)
+    assert "by the model" in text and "rejected   conv: the transition of S depends on the inputs" in text
 
 
 def test_no_matrix_state_runs_step_by_step():
