@@ -39,7 +39,8 @@ def forward_kernel(cell: Cell, name: str, *, packing: bool = True, checkpoint: b
     if checkpoint:
         made += tuple(replace(p, name=p.name.replace("first.", "check.", 1), space="check")
                       for p in made if p.space == "first")
-    kernel = Kernel(name, heads, made, _used(scratch, run), (run,), cell.reverse, "save" if checkpoint else None)
+    kernel = Kernel(name, heads, made, _used(scratch, run), (run,), cell.reverse, "save" if checkpoint else None,
+                    packing=packing)
     return free_rows(replace(kernel, lanes=common(kernel, cell)))
 
 

@@ -135,7 +135,8 @@ class Kernel:
     order; `scratch` lives per task. With `checkpoint` = "save" the first run's
     states are stored at the starts of tiles (buffers `check.NAME`), with
     "load" the first run starts every tile from there. `packed` says which
-    operands are read from a pack: (node, operand) -> (pack, member)."""
+    operands are read from a pack: (node, operand) -> (pack, member); without
+    `packing` none is, however large (one step, where packing costs more)."""
 
     name: str
     heads: Dim | None
@@ -147,3 +148,4 @@ class Kernel:
     lanes: Dim | None = None                  # the axis that work items may take a stretch of
     packs: tuple[Pack, ...] = ()
     packed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+    packing: bool = True

@@ -28,7 +28,7 @@ def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
     per_head = {b.name.removeprefix("par.") for b in kernel.ports if b.space == "param" and b.heads}
 
     def part(run: Run, p: Part) -> Part:
-        return replace(p, phases=tuple(_phase(q, run, width, budget, per_head, packs, packed) for q in p.phases))
+        return replace(p, phases=tuple(_phase(q, run, width, budget, kernel.packing, per_head, packs, packed) for q in p.phases))
 
     runs = tuple(replace(r, before=part(r, r.before), steps=part(r, r.steps), after=part(r, r.after))
                  for r in kernel.runs)
@@ -60,7 +60,7 @@ def _is_product(p: Phase, run: Run) -> bool:
     return True
 
 
-def _phase(p: Phase, run: Run, width: int, budget: int, per_head: set[str], packs, packed) -> Phase:
+def _phase(p: Phase, run: Run, width: int, budget: int, packing: bool, per_head: set[str], packs, packed) -> Phase:
     members = max((len(g.nodes) for g in p.groups), default=1)
     if p.rows == "sum":
         count = max(1, len(p.stores))
@@ -75,7 +75,7 @@ def _phase(p: Phase, run: Run, width: int, budget: int, per_head: set[str], pack
         if unroll * members * vectors <= budget // 2 and unroll * 2 * members * vectors <= budget:
             unroll *= 2
         out = replace(p, block="rows", unroll=unroll, vectors=vectors)
-        for g in p.groups:
+        for g in p.groups if packing else ():
             _pack(g.nodes, out, run, width, per_head, packs, packed)
         return out
     if p.lane == "red":

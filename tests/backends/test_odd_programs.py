@@ -1,5 +1,6 @@
 """Programs that once broke the compiler, compared with the interpreter forward and backward."""
 
+import ostinato
 import torch
 from ostinato.runtime.sources import elaborate
 from ostinato.runtime.verify import verify_cell
@@ -70,3 +71,22 @@ def test_a_padded_value_is_whole_before_it_is_read():
 def test_runs_of_one_kernel_keep_their_constants_apart():
     """The recomputed forward and the backward cell both have nodes k, k.1, ..."""
     _check(TWO_RUNS, K=4, V=3)
+
+
+def test_a_step_packs_no_parameter_however_large():
+    """The kernel of a step has no packs: one that wanted them read from nowhere."""
+    layer = ostinato.compile("""
+cell wide(I, H) {
+  input  x: [I]
+  param  W: [I, H] ~ normal(0, 0.05)
+  state  h: [H] = 0
+  h[t] = 0.5 * h[t-1] + x[t] @ W
+  output h
+}""", I=256, H=512)
+    assert not layer._plan.executable.single.kernel.packs
+    x, state = torch.randn(1, 3, 256), layer.initial_state(1)
+    with torch.no_grad():
+        want, _ = layer(x)
+        for t in range(3):
+            y, state = layer.step(x[:, t], state)
+            torch.testing.assert_close(y, want[:, t])
