@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import torch
+from ostinato.frontend.diagnostics import OstinatoError
 from rich.console import Console
 from rich.table import Table
 
@@ -68,8 +69,8 @@ def run(chosen: set[str], *, quick: bool, full: bool, threads: int, budget: floa
         for name, B in itertools.product(names, (1, 16)):
             try:
                 steps.append(step_row(name, B, budget / 4))
-            except Disagreement as e:
-                console.print(f"[bold red]not timed[/] {e}", highlight=False)
+            except (Disagreement, OstinatoError) as e:
+                console.print(f"[bold red]not timed[/] {name}: {e}", highlight=False)
         write("step", steps)
         console.print(step_table(steps))
     if not chosen or "memory" in chosen:

@@ -28,7 +28,7 @@ def step_row(name: str, B: int, budget: float) -> dict[str, object]:
     """Microseconds per `layer.step` of a zoo cell and per step of its peers. Raises Disagreement if the step after
     INNER others is not the interpreter's."""
     path = ZOO / f"{name}.ost"
-    dims = {k: DIMS[k] for k in declared_sizes(path.read_text())}
+    dims = {k: DIMS.get(k, size) for k, size in declared_sizes(path.read_text()).items()}
     if "N" in dims and "H" in dims:                    # the same width altogether
         dims["H"] //= dims["N"]
     layer = ostinato.compile(str(path), **dims)
