@@ -28,7 +28,8 @@ def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
     per_head = {b.name.removeprefix("par.") for b in kernel.ports if b.space == "param" and b.heads}
 
     def part(run: Run, p: Part) -> Part:
-        return replace(p, phases=tuple(_phase(q, run, width, budget, kernel.packing, per_head, packs, packed) for q in p.phases))
+        return replace(p, phases=tuple(_phase(q, run, width, budget, kernel.packing, per_head, packs, packed)
+                                       for q in p.phases))
 
     runs = tuple(replace(r, before=part(r, r.before), steps=part(r, r.steps), after=part(r, r.after))
                  for r in kernel.runs)
