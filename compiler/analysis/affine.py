@@ -131,20 +131,24 @@ def classify(cell: Cell) -> tuple[Affine | Nonlinear, ...]:
     return tuple(replace(c, cell=extended) if isinstance(c, Affine) else c for c in found)
 
 
+def factors_of(m: Map) -> tuple[str, ...]:
+    """The nodes that a map names."""
+    match m:
+        case Scale(factor, _):
+            return (factor,)
+        case Apply(matrix, _, _):
+            return (matrix,)
+        case LowRank(read, write, _, _):
+            return read, write
+    return m.factors
+
+
 def nodes_of(c: Affine) -> tuple[str, ...]:
     """The nodes that the terms and offsets of a component name."""
     out: list[str] = []
     for s in c.states:
         for m in (m for t in c.terms[s] for m in t.maps):
-            match m:
-                case Scale(factor, _):
-                    out.append(factor)
-                case Apply(matrix, _, _):
-                    out.append(matrix)
-                case LowRank(read, write, _, _):
-                    out += [read, write]
-                case Mix(factors, _):
-                    out += factors
+            out += factors_of(m)
         for o in c.offsets[s]:
             out += [o.value] if isinstance(o, Dense) else [o.write, o.value]
     return tuple(dict.fromkeys(out))

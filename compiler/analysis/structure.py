@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...ir.cell import Cell
-from .affine import Affine, Apply, LowRank, Mix, Outer, Scale, Term
+from .affine import Affine, Apply, LowRank, Mix, Outer, Scale, Term, factors_of
 from .domains import domains
 from .mathematics import Product, Text
 from .ranges import INF, Ranges
@@ -36,7 +36,7 @@ def structure(c: Affine, source: Cell | None = None, text: Text | None = None) -
     `text`: what shows its values, if there is one."""
     text, ranges, domain = text or Text(c.cell, source or c.cell), Ranges(c.cell), domains(c.cell)
     rank = len({(t.of, m.read) for _, t, m in _maps(c) if isinstance(m, LowRank)})
-    transition = [n for _, _, m in _maps(c) for n in _nodes(m)]
+    transition = [n for _, _, m in _maps(c) for n in factors_of(m)]
     facts, decays = [], []
     for _, _, m in _maps(c):
         if isinstance(m, Scale) and m.factor not in decays and (fact := _decay(m.factor, c.semiring, text, ranges)):
@@ -50,17 +50,6 @@ def structure(c: Affine, source: Cell | None = None, text: Text | None = None) -
 
 def _maps(c: Affine) -> Iterator[tuple[str, Term, object]]:
     return ((to, t, m) for to in c.states for t in c.terms[to] for m in t.maps)
-
-
-def _nodes(m) -> tuple[str, ...]:
-    match m:
-        case Scale(factor, _):
-            return (factor,)
-        case Apply(matrix, _, _):
-            return (matrix,)
-        case LowRank(read, write, _, _):
-            return read, write
-    return m.factors
 
 
 # -- names --------------------------------------------------------------------------

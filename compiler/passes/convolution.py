@@ -14,7 +14,19 @@ from math import prod
 
 from ...ir.cell import Cell, Node
 from ...ir.types import Type
-from ..analysis.affine import Affine, Apply, LowRank, Map, Mix, Nonlinear, Offset, Scale, Term, classify, nodes_of
+from ..analysis.affine import (
+    Affine,
+    Apply,
+    LowRank,
+    Mix,
+    Nonlinear,
+    Offset,
+    Scale,
+    Term,
+    classify,
+    factors_of,
+    nodes_of,
+)
 from ..analysis.domains import domains
 
 
@@ -82,7 +94,7 @@ def _component(c: Affine, states: str) -> Component:
     nodes, domain = c.cell.nodes(), domains(c.cell)
     maps = [m for s in c.states for t in c.terms[s] for m in t.maps]
     for m in maps:
-        for name in _factors(m):
+        for name in factors_of(m):
             if domain[name] != "static":
                 what = "the inputs" if domain[name] == "pre" else "other states"
                 raise Unconvolvable(f"the transition of {states} depends on {what}{_line(nodes[name])}")
@@ -106,17 +118,6 @@ def _component(c: Affine, states: str) -> Component:
     if recurs and type.kind != "real" and not (type.kind == "int" and made.counts):
         raise Unconvolvable(f"{states} of kind {type.kind} are no sums")
     return made
-
-
-def _factors(m: Map) -> tuple[str, ...]:
-    match m:
-        case Scale(factor, _):
-            return (factor,)
-        case Apply(matrix, _, _):
-            return (matrix,)
-        case LowRank(read, write, _, _):
-            return read, write
-    return m.factors
 
 
 def _line(n: Node) -> str:
