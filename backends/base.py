@@ -42,7 +42,18 @@ class Executable(Protocol):
     # ready(keep): compile what `forward` (and `backward`, if keep) will need, whatever B and T
     # step(given, B, seed, training) -> results: one lean step; given: inputs [B, *shape], params, states in one
     #     list, results: outputs [B, *shape] and final states. With it comes
-    # stepper(B) -> (given, seed, training) -> results, or None where something is not as usual; itself None where
-    #     there is none for so many sequences
+    # stepper(B) -> Stepper, or None where there is none for so many sequences
     # explain(B | None, T | None) -> str: lines for people
     # ir(stage) -> str | None: text of the stages "schedule", "llvm", "asm"
+
+
+class Stepper(Protocol):
+    """Steps of a fixed number of sequences, for operands that are as usual."""
+
+    def takes(self, given: Sequence[Tensor]) -> bool:
+        """Whether inputs [B, *shape], params and states can be taken as they are."""
+        ...
+
+    def __call__(self, given: Sequence[Tensor], seed: int, training: bool) -> list[Tensor]:
+        """What it takes -> outputs [B, *shape], final states."""
+        ...

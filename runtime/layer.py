@@ -77,6 +77,7 @@ class Layer(nn.Module):
         self._plan: Plan = plan
         self._inputs, self._states = ports(self.cell, self._dtype)
         self._own = tuple(port(p.name, "param", p.type, self._dtype) for p in self.cell.params)
+        self._names = tuple(p.name for p in self.cell.params)
         self.input_names = tuple(p.name for p in self.cell.inputs)      # in the order of positional arguments
         self.output_names = tuple(o.name for o in self.cell.outputs)    # in the order of the returned tuple
         self.state_names = tuple(s.name for s in self.cell.states)      # all that is carried from step to step
@@ -99,6 +100,9 @@ class Layer(nn.Module):
 
     def _here(self) -> list[Tensor]:
         """What is in the places of the program's parameters, in declared order."""
+        held = self._parameters
+        if tuple(held) == self._names:          # all of them here, as most programs have it
+            return [*held.values()]
         return [home._parameters[leaf] if leaf in home._parameters else
                 home._buffers[leaf] if leaf in home._buffers else getattr(home, leaf) for home, leaf in self._slots]
 

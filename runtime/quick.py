@@ -8,11 +8,12 @@ gives None and takes the full path, with its messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor, is_grad_enabled
 
+from ..backends.base import Stepper
 from .direct import watched
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Quick:
         self.layer, self.inputs, self.states = layer, layer.input_names, layer.state_names
         static = layer._plan.static
         self.plain = static.idle and static.params == static.wanted     # the kernel takes the parameters as they are
-        self.steppers: dict[int, Callable[[list[Tensor], int, bool], list[Tensor] | None]] = {}
+        self.steppers: dict[int, Stepper] = {}
+        self.last: Stepper | None = None
 
     def learn(self, B: int) -> None:
         """A step for B sequences has passed the full check."""
@@ -38,18 +40,21 @@ class Quick:
 
     def step(self, inputs: tuple, state: Mapping[str, Tensor] | None, named: Mapping[str, Tensor]):
         """(y, state) of a step asked for as by `Layer.step`; None: look closely."""
-        if state is None and inputs:
-            *inputs, state = inputs
         if named:
             if inputs or tuple(named) != self.inputs:
                 return None
-            inputs = list(named.values())
-        if (len(inputs) != len(self.inputs) or type(state) is not dict or tuple(state) != self.states
+            inputs = named.values()
+        elif state is None and inputs:
+            *inputs, state = inputs
+        if (type(state) is not dict or tuple(state) != self.states or len(inputs) != len(self.inputs)
                 or is_grad_enabled() or watched()):
             return None
-        x, layer = inputs[0], self.layer
-        if type(x) is not Tensor or not x.dim() or (stepper := self.steppers.get(x.shape[0])) is None:
-            return None
-        params = layer._here() if self.plain else layer._static()[0]
-        results = stepper([*inputs, *params, *state.values()], layer._draw() if layer._draws else 0, layer.training)
-        return None if results is None else layer._unpack(results)
+        layer, stepper = self.layer, self.last
+        given = [*inputs, *(layer._here() if self.plain else layer._static()[0]), *state.values()]
+        if stepper is None or not stepper.takes(given):
+            x = given[0]                        # another number of sequences?
+            if (type(x) is not Tensor or not x.dim() or (stepper := self.steppers.get(x.shape[0])) is None
+                    or not stepper.takes(given)):
+                return None
+            self.last = stepper
+        return layer._unpack(stepper(given, layer._draw() if layer._draws else 0, layer.training))

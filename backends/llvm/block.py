@@ -1,11 +1,16 @@
 """The argument block, which host and generated code agree about: one array of i64.
 
-HEADER words, then five words per port (address, then strides in elements: batch, time,
-heads, first axis), then two per pack (address, heads stride).
+First what is the same for all calls of one size: `WORDS`, four words per port (strides in elements: batch, time,
+heads, first axis), one per pack (heads stride). Then what moves from call to call: `MOVING`, the address of every
+port, the address of every pack.
 """
 
-WORDS = ("B", "T", "tile", "block", "blocks", "heads", "threads", "slots", "seed", "training", "scratch",
-         "scratch_stride", "tiles", "chunks", "chunk")
-HEADER, PER_PORT, PER_PACK = 16, 5, 2
-SCRATCH, SEED, TRAINING = (WORDS.index(w) for w in ("scratch", "seed", "training"))
+WORDS = ("B", "T", "tile", "block", "blocks", "heads", "threads", "slots", "scratch_stride", "tiles", "chunks", "chunk")
+MOVING = ("seed", "training", "scratch")
+PER_PORT = 4
 ALIGN = 64          # bytes; of scratch memory
+
+
+def moving(ports: int, packs: int) -> int:
+    """Number of the first word that moves."""
+    return len(WORDS) + PER_PORT * ports + packs

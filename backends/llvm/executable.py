@@ -162,8 +162,8 @@ class LlvmExecutable:
     def step(self, given: Sequence[Tensor], B: int, seed: int, training: bool) -> list[Tensor]:
         """One step of B sequences: inputs [B, *shape], params, states -> outputs [B, *shape], states."""
         stepper = self.stepper(B)
-        if stepper is not None and (done := stepper(given, seed, training)) is not None:
-            return done
+        if stepper is not None and stepper.takes(given):
+            return stepper(given, seed, training)
         n, m = len(self.cell.inputs), len(given) - len(self.cell.states)
         outputs, finals, _ = self.forward([x.unsqueeze(1) for x in given[:n]], given[n:m], given[m:], seed=seed,
                                           training=training, keep=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Buffer, Kernel
-from .block import ALIGN, HEADER, PER_PACK, PER_PORT, WORDS
+from .block import ALIGN, MOVING, PER_PORT, WORDS, moving
 from .loops import I64, i64
 from .memory import memory_type, size_of
 
@@ -24,7 +24,9 @@ class Frame:
         self.rows: dict[str, ir.Value] = {}        # distance of elements of the first axis, where it is free
         self.packs: dict[str, ir.Value] = {}
         self.slots: dict[str, ir.Value] = {}       # buffers whose pointer changes from step to step
+        self.moving = moving(len(kernel.ports), len(kernel.packs))
         self.words = {w: self._word(b, i) for i, w in enumerate(WORDS)}
+        self.words |= {w: self._word(b, self.moving + i) for i, w in enumerate(MOVING)}
         self.seed, self.training = self.words["seed"], self.words["training"]
         self.tile_start: ir.Value | None = None    # t of the tile's first step
 
@@ -40,10 +42,10 @@ class Frame:
             self.last = b.zext(b.icmp_signed("==", self.high, size), I64)
         self.first = b.mul(block, self.words["block"])
         self.count = self.least(b, self.words["block"], b.sub(self.words["B"], self.first))
-        at = HEADER
-        for port in self.kernel.ports:
-            address, sb, st, sn, sr = (self._word(b, at + k) for k in range(PER_PORT))
-            at += PER_PORT
+        addresses = self.moving + len(MOVING)
+        for i, port in enumerate(self.kernel.ports):
+            address = self._word(b, addresses + i)
+            sb, st, sn, sr = (self._word(b, len(WORDS) + PER_PORT * i + k) for k in range(PER_PORT))
             lead = b.mul(block if port.space == "sum" else self.first, sb)
             if port.heads:
                 n = b.sdiv(head, i64(port.groups)) if port.groups > 1 else head
@@ -52,9 +54,9 @@ class Frame:
             self.strides[port.name] = (sb, st)
             if port.rows:
                 self.rows[port.name] = sr
-        for pack in self.kernel.packs:
-            address, sn = self._word(b, at), self._word(b, at + 1)
-            at += PER_PACK
+        ports, packs = len(self.kernel.ports), len(self.kernel.packs)
+        for i, pack in enumerate(self.kernel.packs):
+            address, sn = self._word(b, addresses + ports + i), self._word(b, self.moving - packs + i)
             self.packs[pack.name] = b.gep(b.inttoptr(address, self.real.as_pointer()), [b.mul(head, sn)])
         offset = scratch
         for buffer in self.kernel.scratch:

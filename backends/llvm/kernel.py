@@ -12,6 +12,7 @@ from llvmlite import ir
 
 from ...compiler.schedules.kernel import Kernel, Part, Run
 from . import parallel
+from .block import WORDS
 from .frame import Frame
 from .loops import I64, Nest, i64
 from .memory import copy, memory_type, size_of
@@ -29,7 +30,7 @@ def emit_kernel(kernel: Kernel, real: ir.Type, width: int) -> ir.Module:
     run = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64.as_pointer()]), "run")
     b = ir.IRBuilder(run.append_basic_block("entry"))
     args = run.args[0]
-    slots, n = (b.load(b.gep(args, [i64(k)]), align=8) for k in (7, 6))
+    slots, n = (b.load(b.gep(args, [i64(WORDS.index(w))]), align=8) for w in ("slots", "threads"))
     parallel.emit_parallel_for(
         module, b, worker, b.inttoptr(b.ptrtoint(args, I64), PTR), slots, b.trunc(n, ir.IntType(32))
     )

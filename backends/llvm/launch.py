@@ -11,7 +11,7 @@ from torch import Tensor
 from ...compiler.schedules.kernel import Buffer, Kernel, Pack
 from ...compiler.schedules.tune import tune
 from . import jit, threads
-from .block import ALIGN, HEADER, PER_PACK, PER_PORT, SCRATCH, SEED, TRAINING
+from .block import ALIGN, MOVING, moving
 
 TILE_BYTES = 384 * 1024        # scratch that should stay in the second-level cache
 BIG_SUMS, SUM_ROWS = 1 << 20, 256   # sums of that many elements want that many rows at a time
@@ -37,8 +37,8 @@ class Launch:
         phases = [p for r in self.kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
         self.shares = any(p.weights for p in phases)                # rows share weights
         self.sums = sum(p.numel for p in self.kernel.ports if p.space == "sum")
-        self.words = HEADER + PER_PORT * len(self.kernel.ports) + PER_PACK * len(self.kernel.packs)
-        self.block_type = ctypes.c_int64 * self.words
+        ports, packs = len(self.kernel.ports), len(self.kernel.packs)
+        self.block_type = ctypes.c_int64 * (moving(ports, packs) + len(MOVING) + ports + packs)
 
     def llvm(self) -> str:
         """The kernel as LLVM IR."""
@@ -75,22 +75,21 @@ class Launch:
         return max(1, -(-lanes.size // chunk)), chunk
 
     def header(self, B: int, T: int) -> tuple[list[int], int]:
-        """The first words of the argument block (see `block.WORDS`), and the bytes of scratch memory."""
+        """`block.WORDS` of the argument block, and the bytes of scratch memory."""
         block, blocks, tile = self.geometry(B, T)
         heads = self.kernel.heads.size if self.kernel.heads else 1
         n = threads.num_threads()
         chunks, chunk = self.chunks(blocks * heads, n)
         slots = min(blocks * heads * chunks, 2 * n if n > 1 else 1)
-        stride = sum(_up(x * block) for x in self.fixed_bytes) + sum(_up(x * block * tile) for x in self.tile_bytes)
-        words = [B, T, tile, block, blocks, heads, n, slots, 0, 0, 0, stride, -(-T // tile), chunks, chunk, 0]
+        stride = sum(up(x * block) for x in self.fixed_bytes) + sum(up(x * block * tile) for x in self.tile_bytes)
+        words = [B, T, tile, block, blocks, heads, n, slots, stride, -(-T // tile), chunks, chunk]
         return words, stride * slots + ALIGN
 
     def __call__(self, B: int, T: int, tensors: dict[str, Tensor], *, seed: int = 0, training: bool = False) -> None:
         """Run. `tensors`: one per port by name; sums as [blocks, *shape], zeroed."""
         words, nbytes = self.header(B, T)
         scratch = torch.empty(nbytes, dtype=torch.uint8)
-        words[SCRATCH], words[SEED], words[TRAINING] = _up(scratch.data_ptr()), seed, int(training)
-        keep, late = [], []
+        addresses, keep, late = [], [], []
         for port in self.kernel.ports:
             x = _dense(port, tensors[port.name])
             if x is not tensors[port.name]:
@@ -98,22 +97,25 @@ class Launch:
                 if port.space in RESULTS:
                     late.append((tensors[port.name], x))
             words += _strides(port, x)
+            addresses.append(x.data_ptr())
         for pack in self.kernel.packs:
             t, per_head = _pack(pack, tensors, self.kernel)
             keep.append(t)
-            words += [t.data_ptr(), per_head]
-        self.function(self.block_type(*words))
+            words.append(per_head)
+            addresses.append(t.data_ptr())
+        self.function(self.block_type(*words, seed, training, up(scratch.data_ptr()), *addresses))
         for wanted, x in late:
             wanted.copy_(x)
         del keep
 
 
-def _up(n: int) -> int:
+def up(n: int) -> int:
+    """The next multiple of `ALIGN`."""
     return -(-n // ALIGN) * ALIGN
 
 
 def _strides(port: Buffer, x: Tensor) -> list[int]:
-    """address, batch, time and heads strides in elements."""
+    """Batch, time, heads and first axis: strides in elements."""
     s = x.stride()
     lead = LEAD[port.space]
     batch = s[0] if lead and x.shape[0] > 1 else 0
@@ -121,11 +123,14 @@ def _strides(port: Buffer, x: Tensor) -> list[int]:
         batch = s[0]
     time = s[1] if lead == 2 else 0
     heads = int(port.heads is not None)
-    return [x.data_ptr(), batch, time, s[lead] if heads else 0, s[lead + heads] if port.rows else 0]
+    return [batch, time, s[lead] if heads else 0, s[lead + heads] if port.rows else 0]
 
 
 def _dense(port: Buffer, x: Tensor) -> Tensor:
-    """With contiguous axes after those whose strides are free; a copy where they are not."""
+    """With contiguous axes after those whose strides are free; a copy where they are not, or where memory holds the
+    negative of the values (torch's views of conjugates)."""
+    if x.is_neg():
+        return x.resolve_neg().contiguous()
     free = LEAD[port.space] + int(port.heads is not None) + int(port.rows)
     want = 1
     for size, stride in zip(reversed(x.shape[free:]), reversed(x.stride()[free:])):

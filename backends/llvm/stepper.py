@@ -1,18 +1,21 @@
-"""One step with as little around it as possible: for B sequences the argument
-block is laid out once, and a call checks what it is given and fills in addresses."""
+"""One step with as little around it as possible: for B sequences what does not
+move of the argument block is laid out once; a call checks what it is given, and
+the addresses follow.
+"""
 
 from __future__ import annotations
 
-import ctypes
+import struct
 import threading
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, empty_like, nn
+from torch._C._dynamo.guards import TensorGuards
 
 from . import threads
-from .block import ALIGN, HEADER, PER_PORT, SCRATCH, SEED, TRAINING
-from .launch import Launch
+from .block import MOVING
+from .launch import Launch, up
 
 PLAIN = (Tensor, nn.Parameter)
 RESULTS = ("out.", "final.")
@@ -20,46 +23,55 @@ RESULTS = ("out.", "final.")
 
 class Stepper:
     """Steps of a kernel without packs, for a fixed number B of sequences and the present number of threads.
-    `tensors`: shape and dtype by port: inputs, params, states; then outputs, final states."""
+    `tensors`: shape and dtype by port, in the kernel's order: inputs, params, states; then outputs, final states."""
 
     def __init__(self, launch: Launch, B: int, tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]):
+        ports = launch.kernel.ports
+        if [p.name for p in ports] != list(tensors) or launch.kernel.packs:
+            raise ValueError("a step takes the kernel's ports in their order, and no packs")
         self.function, self.threads, self.own = launch.function, threads.num_threads(), threading.local()
-        header, self.nbytes = launch.header(B, 1)
-        words = list(header)
-        for port in launch.kernel.ports:        # contiguous [B, (1,) *shape]
+        words, self.nbytes = launch.header(B, 1)
+        for port in ports:                      # contiguous [B, (1,) *shape]
             inner = port.numel
             row = inner * (port.heads.size // port.groups if port.heads else 1)
-            words += [0, row if port.space != "param" else 0, row if port.space in ("input", "output") else 0,
+            words += [row if port.space != "param" else 0, row if port.space in ("input", "output") else 0,
                       inner if port.heads else 0, inner // port.axes[0].size if port.rows and inner else 0]
-        self.block = ctypes.c_int64 * len(words)
-        self.template = bytes(self.block(*words))
-        at = {p.name: HEADER + PER_PORT * i for i, p in enumerate(launch.kernel.ports)}
-        self.given = [(at[name], torch.Size(shape), dtype) for name, (shape, dtype) in tensors.items()
+        self.fixed = struct.pack(f"{len(words)}q", *words)
+        self.pack = struct.Struct(f"{len(MOVING) + len(ports)}q").pack
+        self.given = [(torch.Size(shape), dtype) for name, (shape, dtype) in tensors.items()
                       if not name.startswith(RESULTS)]
         # patterns for empty_like, which is the cheapest way to a tensor
-        self.results = [(at[name], torch.empty(shape, dtype=dtype)) for name, (shape, dtype) in tensors.items()
+        self.results = [torch.empty(shape, dtype=dtype) for name, (shape, dtype) in tensors.items()
                         if name.startswith(RESULTS)]
+        self.as_before = _never
 
-    def __call__(self, given: Sequence[Tensor], seed: int, training: bool) -> list[Tensor] | None:
-        """Inputs, params, states -> outputs [B, *shape], states. None if some tensor is not a plain contiguous
-        one of the port's shape and dtype, or if the number of threads is another one now."""
-        if threads.num_threads() != self.threads:
-            return None
-        block = self.block.from_buffer_copy(self.template)
-        for (slot, shape, dtype), x in zip(self.given, given):
-            if (type(x) not in PLAIN or x.dtype is not dtype or x.shape != shape or not x.is_cpu
-                    or not x.is_contiguous()):
-                return None
-            block[slot] = x.data_ptr()
-        results = []
-        for slot, pattern in self.results:
-            x = empty_like(pattern)
-            block[slot] = x.data_ptr()
-            results.append(x)
-        own = self.own
-        if not hasattr(own, "scratch"):         # one per thread: steps of several threads may run at once
-            own.scratch = torch.empty(self.nbytes, dtype=torch.uint8)
-            own.start = -(-own.scratch.data_ptr() // ALIGN) * ALIGN
-        block[SEED], block[TRAINING], block[SCRATCH] = seed, training, own.start
-        self.function(block)
+    def takes(self, given: Sequence[Tensor]) -> bool:
+        """Whether inputs, params, states are plain contiguous tensors of the ports' shapes and dtypes, one by one,
+        and the number of threads is what it was."""
+        return threads.num_threads() == self.threads and (self.as_before(*given) or self._fit(given))
+
+    def __call__(self, given: Sequence[Tensor], seed: int, training: bool) -> list[Tensor]:
+        """Inputs, params, states, which `takes` has seen -> outputs [B, *shape], states."""
+        results = [empty_like(x) for x in self.results]
+        try:
+            scratch = self.own.start
+        except AttributeError:                  # one per thread: steps of several threads may run at once
+            self.own.memory = torch.empty(self.nbytes, dtype=torch.uint8)
+            scratch = self.own.start = up(self.own.memory.data_ptr())
+        address = Tensor.data_ptr
+        self.function(self.fixed + self.pack(seed, training, scratch, *map(address, given), *map(address, results)))
         return results
+
+    def _fit(self, given: Sequence[Tensor]) -> bool:
+        """`takes`, one by one. Then tensors of these classes, dtypes, devices, shapes and strides are let through by
+        one look at all of them, until others come."""
+        for x, (shape, dtype) in zip(given, self.given):
+            if (type(x) not in PLAIN or x.dtype is not dtype or x.shape != shape or not x.is_cpu
+                    or not x.is_contiguous() or x.is_neg()):
+                return False
+        self.as_before = TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+        return True
+
+
+def _never(*given: Tensor) -> bool:
+    return False

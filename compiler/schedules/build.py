@@ -89,22 +89,24 @@ def _bind(cell: Cell):
 
 
 def _ports(cell: Cell, heads: Dim | None, split: frozenset[str], groups: dict[str, int], *_) -> tuple[Buffer, ...]:
-    """The tensors that the host passes, in order."""
+    """The tensors that the host passes: inputs, params, first states; then outputs, final states, sums."""
     nodes = cell.nodes()
 
     def port(key: str, name: str, space: str, kind: str, axes, always: bool = False) -> Buffer:
         on = heads is not None and (always or key in split)
         return Buffer(name, space, kind, axes, heads if on else None, groups.get(name[3:], 1))
 
-    out = [port(f"in.{p.name}", f"in.{p.name}", "input", p.type.kind, p.type.shape) for p in cell.inputs]
-    out += [port(f"par.{p.name}", f"par.{p.name}", "param", p.type.kind, p.type.shape) for p in cell.params]
-    for s in cell.states:
-        out += [port(f"state.{s.name}", f"{w}.{s.name}", w, s.type.kind, s.type.shape) for w in ("first", "final")]
-    for ports, w, space in ((cell.outputs, "out", "output"), (cell.sums, "sum", "sum")):
-        out += [
-            port("", f"{w}.{o.name}", space, nodes[o.value].type.kind, nodes[o.value].type.shape, True) for o in ports
-        ]
-    return tuple(out)
+    def ends(which: str) -> list[Buffer]:
+        return [port(f"state.{s.name}", f"{which}.{s.name}", which, s.type.kind, s.type.shape) for s in cell.states]
+
+    def made(prefix: str, space: str, some) -> list[Buffer]:
+        return [port("", f"{prefix}.{o.name}", space, nodes[o.value].type.kind, nodes[o.value].type.shape, True)
+                for o in some]
+
+    ins = [port(f"in.{p.name}", f"in.{p.name}", "input", p.type.kind, p.type.shape) for p in cell.inputs]
+    pars = [port(f"par.{p.name}", f"par.{p.name}", "param", p.type.kind, p.type.shape) for p in cell.params]
+    return (*ins, *pars, *ends("first"), *made("out", "output", cell.outputs), *ends("final"),
+            *made("sum", "sum", cell.sums))
 
 
 def _used(scratch: Scratch, run) -> tuple[Buffer, ...]:

@@ -109,3 +109,43 @@ def test_wrong_parameters_are_still_refused(used, wrong):
     layer._parameters["w"] = wrong
     with pytest.raises(OstinatoError):
         layer.step(X, state)
+
+
+def test_a_view_that_means_the_negative_of_its_memory():
+    layer = ostinato.compile("cell c(D) {\n input x: [D]\n state s: [D] = 0\n s[t] = 0.5 * s[t-1] + x[t]\n"
+                             " output s\n}", D=1)
+    x = torch.complex(torch.ones(1, 1), torch.full((1, 1), 2.0)).conj().imag
+    assert x.is_neg() and x.is_contiguous()
+    with torch.no_grad():
+        _, state = layer.step(torch.ones(1, 1))
+        for _ in range(2):
+            y, _ = layer.step(x, state)
+            assert y.item() == 0.5 - 2.0
+        assert layer(x[:, None])[0].item() == -2.0
+
+
+def test_the_short_path_draws_as_the_long_one_does():
+    layer = ostinato.compile("cell c(D) {\n input x: [D]\n state s: [D] = 0\n z: [D] ~ normal(0, 1)\n"
+                             " s[t] = s[t-1] + x[t] * z\n output s\n}", D=3)
+    x, state = torch.ones(2, 3), {"s": torch.zeros(2, 3)}
+
+    def drawn(x, state):
+        torch.manual_seed(0)
+        return layer.step(x, state)[0]
+
+    with torch.no_grad():
+        first = drawn(x, state)
+        for given in ((x, state), (x, state), (torch.ones(3, 2).T, state), (x.double().float(), dict(state))):
+            assert torch.equal(drawn(*given), first)
+
+
+def test_another_kind_of_tensor_each_time(used):
+    """What was let through last says nothing about what comes next."""
+    layer, state = used
+    want = expected(layer, X, state)
+    with torch.inference_mode():
+        marked = X.clone()
+    for x in (X, nn.Parameter(X), marked, X.clone(), nn.Parameter(X)):
+        torch.testing.assert_close(stepped(layer, x, state), want, rtol=1e-6, atol=1e-6)
+        with torch.inference_mode():
+            torch.testing.assert_close(stepped(layer, x, state), want, rtol=1e-6, atol=1e-6)
