@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .backends.pages import free_memory as free_memory
     from .frontend.diagnostics import OstinatoError as OstinatoError
     from .runtime.api import compile as compile
     from .runtime.api import compile_count as compile_count
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from .runtime.sources import load as load
 
 __version__ = "0.1.0"
-__all__ = ["Layer", "OstinatoError", "compile", "compile_count", "load"]
+__all__ = ["Layer", "OstinatoError", "compile", "compile_count", "free_memory", "load"]
 
 _HOMES = {"Layer": "runtime.layer", "OstinatoError": "frontend.diagnostics",
-          "compile": "runtime.api", "compile_count": "runtime.api", "load": "runtime.sources"}
+          "compile": "runtime.api", "compile_count": "runtime.api", "load": "runtime.sources",
+          "free_memory": "backends.pages"}
 
 
 def __getattr__(name: str):

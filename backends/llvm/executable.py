@@ -120,7 +120,7 @@ class LlvmExecutable:
         block, blocks = 1, 1
         if B and T:
             block, blocks, _ = self.back.geometry(B, T)
-        sums = {o.name: torch.zeros(blocks, *nodes[o.value].type.sizes, dtype=self.dtype) for o in a.backward.sums}
+        sums = {o.name: empty(blocks, *nodes[o.value].type.sizes, dtype=self.dtype).zero_() for o in a.backward.sums}
         if B and T:
             tensors = self._tensors(inputs, params, states)
             for p in a.backward.inputs:

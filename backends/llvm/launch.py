@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...compiler.schedules.kernel import Buffer, Kernel, Pack
 from ...compiler.schedules.tune import tune
+from ..pages import empty
 from . import jit, threads
 from .block import ALIGN, MOVING, moving
 
@@ -88,7 +89,7 @@ class Launch:
     def __call__(self, B: int, T: int, tensors: dict[str, Tensor], *, seed: int = 0, training: bool = False) -> None:
         """Run. `tensors`: one per port by name; sums as [blocks, *shape], zeroed."""
         words, nbytes = self.header(B, T)
-        scratch = torch.empty(nbytes, dtype=torch.uint8)
+        scratch = empty(nbytes, dtype=torch.uint8)
         addresses, keep, late = [], [], []
         for port in self.kernel.ports:
             x = _dense(port, tensors[port.name])

@@ -48,16 +48,17 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
     def tile(node: str) -> str:
         return scratch.add(f"tile.{node}", "tile", nodes[node].type)
 
-    before = Planner(nodes, dict(reads), "tile", tile, lambda n: False, packing)
+    before = Planner(nodes, dict(reads), "tile", tile, lambda n, often: False, packing)
     given: dict[str, str] = {}
 
-    def from_before(n: str) -> bool:
-        """Steps ask the part before for what is worth computing a tile at a time."""
+    def from_before(n: str, often: bool) -> bool:
+        """Steps ask the part before for what is worth computing a tile at a time. Not for a pointwise value that
+        they read at its own points only: through the registers it costs the same, through memory twice its size."""
         if part[n] != "pre" or nodes[n].op in STRUCTURE:
             return False
         leaves, costly = inline_leaves(n, nodes, lambda m: m in reads)
         if not (is_reduction(nodes[n]) or nodes[n].op in ASSEMBLED + CALLS or
-                costly and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)):
+                often and costly and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)):
             return False
         if n not in given:
             given[n] = tile(n)
@@ -69,11 +70,11 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
                     lambda n: scratch.add(f"step.{n}", "step", nodes[n].type), from_before, packing)
     kept: dict[str, str] = {}
 
-    def from_steps(n: str) -> bool:
+    def from_steps(n: str, often: bool) -> bool:
         if nodes[n].op in STRUCTURE:
             return False
         if part[n] == "pre":
-            if from_before(n):
+            if from_before(n, True):
                 after.reads[n] = given[n]
                 return True
             return False

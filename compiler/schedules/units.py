@@ -55,11 +55,12 @@ def inline_leaves(name: str, nodes: dict[str, Node], stop: Callable[[str], bool]
 
 class Walk:
     """Units of one part. `reads`: nodes that live in a buffer already.
-    `stops`: nodes to be made units. `cross(name)`: the part before supplies
-    this value (it then counts as read)."""
+    `stops`: nodes to be made units. `cross(name, often)`: the part before supplies
+    this value (it then counts as read); `often`: it would be evaluated here at more
+    points than it has elements, or must be computed as a whole."""
 
     def __init__(self, nodes: dict[str, Node], reads: dict[str, str], stops: set[str],
-                 cross: Callable[[str], bool] = lambda name: False):
+                 cross: Callable[[str, bool], bool] = lambda name, often: False):
         self.nodes, self.reads, self.stops, self.cross = nodes, reads, stops, cross
         self.order = {n: i for i, n in enumerate(nodes)}
         self.units: dict[str, Unit] = {}
@@ -87,7 +88,7 @@ class Walk:
             return
         if kind == "call":
             for arg in node.args:
-                if arg not in self.reads and not self.cross(arg):
+                if arg not in self.reads and not self.cross(arg, True):
                     self.stops.add(arg)
                     self.root(arg)
                     u.uses.append((arg, False))
@@ -109,20 +110,21 @@ class Walk:
             return
         user.seen.add((name, idx))              # a value used twice is walked once: not 2^depth paths
         if name in self.units or is_reduction(node) or name in self.stops or node.op in ASSEMBLED + CALLS:
-            if name not in self.units and self.cross(name):
+            if name not in self.units and self.cross(name, True):
                 return
             self.root(name)
             same = user.kind == "point" and idx == identity(node)
             user.uses.append((name, same and node.type.shape == user.node.type.shape))
             return
-        if self.cross(name):
+        often = not loops <= {v for v, _ in idx}
+        if self.cross(name, often):
             return
         if node.op in EXPENSIVE:
             user.costly.add(name)
         if (
             node.type.rank
             and node.args
-            and not loops <= {v for v, _ in idx}
+            and often
             and inline_leaves(name, self.nodes, lambda n: n in self.reads)[1]
             and node.op not in ("broadcast", "slice", "index")
         ):
