@@ -16,11 +16,12 @@ from ...ir.cell import Node
 from ...ir.ops import OPS, spec_parts
 from . import math, random
 from .loops import I64, Nest, i64
-from .memory import BIT, Index, lane_stride, load, offset_of, size_of, store
+from .memory import BIT, Index, lane_stride, load, memory_type, offset_of, size_of, store
 from .vector import fma, splat
 
 PREFETCH_FROM = 512 * 1024     # packs larger than this are streamed from beyond the second-level cache
 PREFETCH_AHEAD = 8 * 1024      # bytes
+BACK_AHEAD, BACK_MOST = 4 * 1024, 16 * 1024   # bytes ahead, and of a row, where steps go back in time
 CONSTANTS = frozenset(("literal", "iota", "training"))      # leaves that live in no buffer but one they are stored in
 
 
@@ -245,8 +246,20 @@ class Evaluator:
         buffer = self.buffer(name)
         width = max((ix.width for ix in idx), default=0)
         start, rows = self.frame.row(b, buffer, c, self.step), self.frame.rows.get(name)
+        self._ahead(b, buffer, idx, start, rows)
         return load(b, self.frame.pointer(b, name), offset_of(b, buffer, idx, start, rows), buffer.kind, self.real,
                     width, lane_stride(b, buffer, idx, rows))
+
+    def _ahead(self, b: ir.IRBuilder, buffer: Buffer, idx: tuple[Index, ...], start: ir.Value,
+               rows: ir.Value | None) -> None:
+        """Steps that go back in time ask for what they will need: processors follow addresses that rise, not rows
+        that rise while the rows themselves go down."""
+        row = buffer.numel * size_of(memory_type(buffer.kind, self.real))
+        if not (self.run.reverse and self.step is not None and buffer.space in ("input", "output", "check")
+                and idx and idx[-1].width == self.width and row <= BACK_MOST):
+            return
+        by = b.mul(self.frame.strides[buffer.name][1], i64(max(1, BACK_AHEAD // row)))
+        prefetch(b, b.gep(self.frame.pointer(b, buffer.name), [b.sub(offset_of(b, buffer, idx, start, rows), by)]))
 
     def put(self, s: Store, idx: tuple[Index, ...], value: ir.Value, c, add: bool = False) -> None:
         """Store (or add) a value computed at `idx`; the store's index map places it."""
@@ -257,6 +270,7 @@ class Evaluator:
         rows = self.frame.rows.get(s.buffer)
         offset, stride = offset_of(b, buffer, at, start, rows), lane_stride(b, buffer, at, rows)
         value = splat(b, value, width)
+        self._ahead(b, buffer, at, start, rows)
         if add:
             value = b.fadd(value, load(b, pointer, offset, buffer.kind, self.real, width, stride))
         store(b, value, pointer, offset, buffer.kind, self.real, width, stride)

@@ -1,0 +1,76 @@
+"""Memory that results leave to later results."""
+
+import gc
+
+import pytest
+import torch
+from ostinato.backends import pages
+from ostinato.backends.pages import LARGE, empty, free_memory
+
+N = LARGE                      # float32 elements: four times the smallest pooled result
+
+
+@pytest.fixture(autouse=True)
+def _nothing_idle():
+    gc.collect()
+    free_memory()
+    yield
+    free_memory()
+
+
+def test_memory_of_a_result_that_is_gone_is_used_again():
+    address = empty(N, dtype=torch.float32).data_ptr()
+    assert empty(4, N // 4, dtype=torch.float32).data_ptr() == address
+
+
+def test_memory_is_kept_while_any_view_or_graph_needs_it():
+    a = empty(2, N, dtype=torch.float32)
+    view, address = a[1:, ::2], a.data_ptr()
+    view.fill_(7.0)
+    leaf = torch.ones(2, N, requires_grad=True)
+    saved = leaf * a.fill_(3.0)                # autograd keeps `a`
+    del a
+    others = [empty(2, N, dtype=torch.float32).fill_(-1.0) for _ in range(3)]
+    assert address not in {x.data_ptr() for x in others}
+    assert (view == 3.0).all()
+    saved.sum().backward()
+    assert (leaf.grad == 3.0).all()
+    del view, saved
+    gc.collect()
+    assert address in {empty(2, N, dtype=torch.float32).data_ptr() for _ in range(1)}
+
+
+def test_small_and_empty_results_are_ordinary_tensors():
+    assert empty(3, 0, dtype=torch.float64).shape == (3, 0)
+    empty(8, dtype=torch.float32).resize_(100)
+    assert free_memory() == 0
+
+
+def test_idle_memory_is_limited_and_can_be_given_back(monkeypatch):
+    monkeypatch.setattr(pages, "limit", lambda: 10 * LARGE)
+    held = [empty(N, dtype=torch.float32) for _ in range(4)]
+    addresses = [x.data_ptr() for x in held]
+    while held:
+        held.pop(0)                            # the first is the longest unused
+    assert free_memory() == 8 * LARGE
+    assert len(set(addresses)) == 4
+    assert free_memory() == 0
+
+
+def test_sizes_near_each_other_share_blocks():
+    address = empty(N + 5, dtype=torch.float32).data_ptr()
+    assert empty(N + 50_000, dtype=torch.float32).data_ptr() == address
+
+
+def test_threads_get_memory_of_their_own():
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work(i: int) -> bool:
+        ok = True
+        for k in range(20):
+            x = empty(N // 2, dtype=torch.float32).fill_(100.0 * i + k)
+            ok &= bool((x == 100.0 * i + k).all())
+        return ok
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(8)))
