@@ -1,9 +1,9 @@
 """Memory for large results: pages that are used again.
 
 A tensor of many megabytes from torch.empty is new memory at every call: the system zeroes it page by page, which takes
-longer than an element-wise recurrence takes to fill it. Here a large result's memory goes to a pool when the last tensor
-on it is gone, and the next result of about that size takes it from there, as torch does on GPUs. Idle memory stays
-below `limit()`; `free_memory()` returns all of it to the system. Small results are torch's own.
+longer than an element-wise recurrence takes to fill it. Here a large result's memory goes to a pool when the last
+tensor on it is gone, and the next result of about that size takes it from there, as torch does on GPUs. Idle memory
+stays below `limit()`; `free_memory()` returns all of it to the system. Small results are torch's own.
 """
 
 from __future__ import annotations
