@@ -14,12 +14,14 @@ from functools import cached_property
 
 from ..ir.cell import Cell, Node
 from ..ir.printer import print_cell
+from ..ir.sweeps import mixed
 from ..ir.verify import verify
 from .analysis.domains import Order
 from .passes.adjoint import Adjoint, MakeAdjoint
 from .passes.canonicalise import Canonicalise
 from .passes.cse import Cse
 from .passes.dce import Dce
+from .passes.divide import divide
 from .passes.gates import Gates
 from .passes.realify import Realify
 from .passes.regroup import Regroup
@@ -110,12 +112,48 @@ class Lowered:
         return None if cell is None else print_cell(cell)
 
 
-def lower(cell: Cell, save: str = "auto") -> Lowered:
-    """Run all passes. `save`: see `passes.adjoint`. Raises VerifyError if `cell`,
+@dataclass(frozen=True)
+class Divided:
+    """A cell with states of both directions on its way down: as `Lowered` up to what is hoisted, then `parts` of one
+    direction each, which run one after the other (see `passes.divide`)."""
+
+    elaborated: Cell
+    canonical: Cell
+    hoisted: Static
+    parts: tuple[Lowered, ...]
+    run: Run
+    save: str = "auto"
+
+    @property
+    def cell(self) -> Cell:
+        """What all parts together compute."""
+        return self.hoisted.cell
+
+    @property
+    def static(self) -> tuple[Node, ...]:
+        """What the runtime evaluates once per value of the parameters."""
+        return self.hoisted.nodes
+
+    def ir(self, stage: str) -> str | None:
+        """The printed cells at a stage, part by part once divided; None for stages that are the back end's."""
+        match stage:
+            case "cell":
+                return print_cell(self.elaborated)
+            case "canonical":
+                return print_cell(self.canonical)
+        texts = [part.ir(stage) for part in self.parts]
+        return None if None in texts else "\n".join(texts)
+
+
+def lower(cell: Cell, save: str = "auto") -> Lowered | Divided:
+    """Run all passes; a cell of both directions is divided. `save`: see `passes.adjoint`. Raises VerifyError if `cell`,
     or what a pass makes of it, breaks a rule of the IR."""
     verify(cell)
     run = Run()
     canonical = run((Realify(), *CANONICAL), cell)
     hoisted = run.timed(Hoist(), canonical)
+    if mixed(cell):
+        verify(hoisted.cell)
+        return Divided(cell, canonical, hoisted, tuple(lower(part, save) for part in divide(hoisted.cell)), run, save)
     split = run(SPLIT, hoisted.cell)
     return Lowered(cell, canonical, hoisted, split, run(FUSE, split), run, save)

@@ -181,6 +181,10 @@ TIME = _section(501, {
     "program_param": ("a program has no parameters", "use const, or make it a cell"),
     "in_function": ("`{name}` of the cell cannot be read inside a function", "pass it as an argument"),
     "const_formula": ("the const `{name}` has {indices} indices but shape {shape}",),
+    "past_of_reverse": ("`{name}` cannot be read at [t-{lag}]: `{cell}` runs the other way through time",
+                        "read it at [t], and make its old value an output of the sub-cell if that is meant"),
+    "no_time_order": ("`{cell}` runs the other way through time than `{state}`, and each needs the other",
+                      "give `{cell}` inputs that do not depend on its own outputs through `{state}`"),
 })
 
 CALLS = _section(601, {
@@ -250,6 +254,8 @@ RUNTIME = _section(801, {
     "too_long": ("`{name}` over {T} steps of {B} sequences needs a value of {size} in the schedule `{schedule}`, more "
                  "than {limit}", 'use schedule="sequential", "scan" or "chunk", or call it for shorter pieces of time, '
                                  "with the state carried over"),
+    "no_step": ("`{name}` has no single steps: its sub-cell `{cell}` runs backwards in time and needs all later inputs",
+                "call it on whole sequences"),
 })
 
 NOT_YET = _section(901, {
@@ -258,7 +264,7 @@ NOT_YET = _section(901, {
     "not_yet_semiring": None,
     "not_yet_grad": None,
     "not_yet_gather": None,
-    "not_yet_reverse": ("reverse sub-cells are not supported yet",),
+    "not_yet_reverse": None,
     "not_yet_two_axes": ("a second time axis is not supported yet",),
 })
 

@@ -71,7 +71,9 @@ class Param:
 @dataclass(frozen=True, slots=True)
 class State:
     """A state: `init` names the body node (depending on params only) that it
-    starts from, `next` the body node that is its value at [t]."""
+    starts from, `next` the body node that is its value at [t]. `reverse`: it runs
+    the other way through time than its cell, so its old value is that of the step
+    after, and its first one that after the last step (see `sweeps`)."""
 
     name: str
     type: Type
@@ -79,6 +81,7 @@ class State:
     next: str
     facts: tuple[str, ...] = ()
     span: Span | None = field(default=None, compare=False)
+    reverse: bool = False
 
 
 @dataclass(frozen=True, slots=True)

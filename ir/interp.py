@@ -16,6 +16,7 @@ from torch import Tensor
 from . import meaning, rng
 from .cell import Cell, Node
 from .errors import EvaluationError
+from .sweeps import sweeps
 from .types import Type
 
 Reads = Mapping[tuple[str, str], Tensor]
@@ -242,8 +243,10 @@ def run(cell: Cell, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor],
 
     Reals are cast to `dtype`. `batch` and `steps` say B and T where the cell
     has no inputs. Gradients flow from outputs, final states and sums to
-    inputs, params and initial states. Raises EvaluationError for missing
-    values and wrong shapes.
+    inputs, params and initial states. States that run the other way through
+    time start after the last step and end after the first: time is swept over
+    as often as it takes to know every state (`sweeps`). Raises EvaluationError
+    for missing values and wrong shapes.
     """
     state = state or {}
     inputs = {p.name: _checked("input", p.name, p.type, inputs, 2, dtype) for p in cell.inputs}
@@ -257,35 +260,57 @@ def run(cell: Cell, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor],
     static = static_names(cell)
     reads: dict[tuple[str, str], Tensor] = {("param", k): v for k, v in params.items()}
     fixed = evaluate([n for n in cell.body if n.name in static], reads=reads, **options)
-    over_batch = [n for n in cell.body if n.name not in static]
     types = {n.name: n.type for n in cell.body}
 
     def batched(name: str, values: Mapping[str, Tensor]) -> Tensor:
         return values[name].expand(B, *types[name].sizes)
 
-    for s in cell.states:
-        reads["state", s.name] = state[s.name].clone() if s.name in state else batched(s.init, fixed).clone()
+    finals = {s.name: state[s.name].clone() if s.name in state else batched(s.init, fixed).clone()
+              for s in cell.states}
     rows: dict[str, list[Tensor]] = {o.name: [] for o in cell.outputs}
     sums = {o.name: torch.zeros(types[o.value].sizes, dtype=Context({}, dtype).torch_dtype(types[o.value].kind),
                                 device=options["device"]) for o in cell.sums}
-    for t in reversed(range(T)) if cell.reverse else range(T):
-        reads.update({("input", name): x[:, t] for name, x in inputs.items()})
-        values = evaluate(over_batch, fixed, reads=reads, batch=(B,), **options)
-        reads.update({("state", s.name): batched(s.next, values) for s in cell.states})
-        for o in cell.outputs:
-            rows[o.name].append(batched(o.value, values))
-        for o in cell.sums:
-            sums[o.name] = sums[o.name] + batched(o.value, values).sum(0)
+    known: dict[str, list[Tensor]] = {}     # old values by step, of the states that earlier sweeps have found
+    *_, last = order = sweeps(cell)
+    for sweep in order:
+        wanted = [s for s in cell.states if s.name in sweep.states]
+        over_batch = [n for n in cell.body if n.name not in static]
+        if sweep is not last:
+            over_batch = _beneath(over_batch, {s.next for s in wanted})
+        found: dict[str, list[Tensor]] = {} if sweep is last else {s.name: [] for s in wanted}
+        for t in reversed(range(T)) if sweep.reverse else range(T):
+            reads.update({("input", name): x[:, t] for name, x in inputs.items()})
+            reads.update({("state", name): old[t] for name, old in known.items()})
+            reads.update({("state", s.name): finals[s.name] for s in wanted})
+            values = evaluate(over_batch, fixed, reads=reads, batch=(B,), **options)
+            for name, old in found.items():
+                old.append(finals[name])
+            finals |= {s.name: batched(s.next, values) for s in wanted}
+            if sweep is last:
+                for o in cell.outputs:
+                    rows[o.name].append(batched(o.value, values))
+                for o in cell.sums:
+                    sums[o.name] = sums[o.name] + batched(o.value, values).sum(0)
+        known |= {name: old[::-1] if sweep.reverse else old for name, old in found.items()}
 
     def over_time(o) -> Tensor:
         if rows[o.name]:
-            return torch.stack(rows[o.name][::-1] if cell.reverse else rows[o.name], 1)
+            return torch.stack(rows[o.name][::-1] if last.reverse else rows[o.name], 1)
         kind = types[o.value].kind
         return torch.zeros(B, 0, *types[o.value].sizes, dtype=Context({}, dtype).torch_dtype(kind),
                            device=options["device"])
 
-    return Result({o.name: over_time(o) for o in cell.outputs},
-                  {s.name: reads["state", s.name] for s in cell.states}, sums)
+    return Result({o.name: over_time(o) for o in cell.outputs}, finals, sums)
+
+
+def _beneath(nodes: Iterable[Node], names: set[str]) -> list[Node]:
+    """Those of `nodes` that `names` depend on."""
+    found, needed = [], set(names)
+    for n in reversed(list(nodes)):
+        if n.name in needed:
+            needed.update(n.args)
+            found.append(n)
+    return found[::-1]
 
 
 def _checked(what: str, name: str, type: Type, given: Mapping[str, Tensor], lead: int, dtype: torch.dtype) -> Tensor:

@@ -168,10 +168,11 @@ class _Parser:
                 lists["params"].append(Param(name, type, init, not line.accept("const"), self.facts(line)))
             case "state":
                 name, type = self.typed(line)
+                way = line.accept("reverse")
                 line.expect("=")
                 init = line.name()
                 line.expect("->")
-                lists["states"].append(State(name, type, init, line.name(), self.facts(line)))
+                lists["states"].append(State(name, type, init, line.name(), self.facts(line), reverse=way))
             case "output" | "sum" as what:
                 name = line.name()
                 line.expect("=")

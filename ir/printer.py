@@ -81,7 +81,8 @@ def _lines(cell: Cell) -> Iterator[str]:
         frozen = "" if p.trainable else " const"
         yield f"  param {name(p.name)}: {print_type(p.type)}{init}{frozen}{_facts(p.facts)}"
     for s in cell.states:
-        yield f"  state {name(s.name)}: {print_type(s.type)} = {name(s.init)} -> {name(s.next)}{_facts(s.facts)}"
+        way = " reverse" if s.reverse else ""
+        yield f"  state {name(s.name)}: {print_type(s.type)}{way} = {name(s.init)} -> {name(s.next)}{_facts(s.facts)}"
     for what, ports in (("output", cell.outputs), ("sum", cell.sums)):
         for o in ports:
             yield f"  {what} {name(o.name)} = {name(o.value)}"

@@ -13,9 +13,10 @@ from .cell import Cell, Node
 from .errors import VerifyError
 from .infer import TypeRule, infer
 from .ops import OPS
+from .sweeps import NoOrder, sweeps
 from .types import KINDS, Dim, Type
 
-RULES = ("unique", "order", "op", "arity", "attrs", "kind", "shape", "port", "region", "state", "output", "dim")
+RULES = ("unique", "order", "op", "arity", "attrs", "kind", "shape", "port", "region", "state", "output", "dim", "time")
 
 
 def verify(cell: Cell) -> Cell:
@@ -62,6 +63,10 @@ class _Verifier:
         for o in cell.sums:
             if body[o.value].kind == "bool":
                 self.fail(f"sum {o.name}", "output", "a bool cannot be summed; cast it to int or real")
+        try:
+            sweeps(cell)
+        except NoOrder as circle:
+            self.fail(f"state {circle.backward.name}", "time", str(circle))
 
     def unique(self, what: str, names: Iterable[str]) -> None:
         seen: set[str] = set()

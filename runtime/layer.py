@@ -176,6 +176,8 @@ class Layer(nn.Module):
         """
         if seed is None and (done := self._quick.step(inputs, state, named)) is not None:
             return done
+        if (late := next((s.name for s in self.cell.states if s.reverse), None)) is not None:
+            fail("no_step", name=self.cell.name, cell=late.rpartition(".")[0])
         spec = sequences.take(named, self.input_names) if named else None
         xs, state = self._arguments(inputs, state, named)
         (B,) = check_inputs(self._inputs, xs, "B", self._device)

@@ -143,7 +143,7 @@ def masked_schedule(key: str, reset: bool, valid: bool) -> str:
     """What schedule="auto" runs the masked cell of a plan by: a choice of its own where the plan's is one of chunks,
     since a restart may add what chunks cannot."""
     plan = find(key)
-    if forms.parse(plan.schedule)[0] != "chunk":
+    if "chunk" not in plan.schedule:
         return plan.schedule
     return choose(Masked(reset, valid, False)(plan.source), plan.backend, "auto")[1]
 
@@ -170,7 +170,7 @@ def choose(cell: Cell, backend: str, schedule: str) -> tuple[str, str]:
     if schedule == "auto":
         return name, auto.choose(realify(cell)).schedule if name == "llvm" else "sequential"
     try:
-        forms.parse(schedule)
+        forms.each(schedule)
     except ValueError:
         fail("unknown_schedule", did_you_mean(schedule, forms.MODULES), name=schedule,
              schedules=", ".join(("auto", *forms.MODULES)))
@@ -195,9 +195,8 @@ def _build(key: str, cell: Cell, backend: str, schedule: str, dtype: torch.dtype
     reals = (tuple(p.type.kind == "real" for p in run.inputs),
              tuple(p.type.kind == "real" and p.trainable for p in run.params),
              tuple(s.type.kind == "real" for s in run.states))
-    name, argument = forms.parse(schedule)
     try:
-        executable = forms.build(name, forms.Source(module, lowered, dtype, argument))
+        executable = forms.build(schedule, forms.Source(module, lowered, dtype))
     except forms.Unsuitable as why:
         fail("unsuitable_schedule", name=cell.name, schedule=schedule, reason=why)
     return Plan(key, backend, schedule, dtype, save, cell, run, static, executable, lowered, reals,

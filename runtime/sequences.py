@@ -18,13 +18,12 @@ from torch import Tensor
 from ..compiler.passes.masked import Masked
 from ..ir import interp
 from ..ir.cell import Cell
-from . import direct, packed, plan
+from . import direct, forms, packed, plan
 from .ports import Port, check_state, fail
 from .recur import draws, operator
 
 ARGUMENTS = ("reset", "lengths", "padding", "cu_seqlens", "reverse")
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-BACKWARDS = ("sequential", "scan")          # schedules that run a cell backwards themselves
 Run = Callable[[list[Tensor], Sequence[Tensor]], list[Tensor]]
 
 
@@ -50,7 +49,7 @@ class Sequences:
     def change(self, schedule: str) -> tuple[bool, bool, bool]:
         """How the cell changes (see `Masked`) for a schedule."""
         return (self.reset is not None, self.lengths is not None or self.cu_seqlens is not None,
-                self.reverse and self.cu_seqlens is None and schedule in BACKWARDS)
+                self.reverse and self.cu_seqlens is None and schedule in forms.BACKWARDS)
 
     def plan(self, own: plan.Plan, auto: bool = False) -> plan.Plan:
         """The plan that runs it, given that of the cell as it is; `auto`: its schedule was not asked for."""
@@ -112,10 +111,13 @@ def call(spec: Sequences, own: plan.Plan, groups: direct.Lists, seed: Tensor | N
          keep: bool) -> list[Tensor]:
     """Outputs [B, T, *shape], then final states, by the plan that `spec.plan` gave."""
     xs, params, states = groups
+    further = len(own.state_meta) - len(states)     # carried by the mask (see `Masked`), and nobody's result
+    states = [*states, *(xs[0].new_zeros(spec.count(xs[0].shape[0]), dtype=torch.bool) for _ in range(further))]
     if spec.cu_seqlens is not None:
         groups = [*xs, *spec.resets], params, states
         return packed.call(own.key, groups, spec.cu_seqlens, seed, training, spec.reverse, keep)
     turn = spec.reverse and not spec.change(own.schedule)[2]
+    groups = xs, params, states
     return spec.run(lambda x, s: direct.call(own, (x, params, s), seed, training, keep), xs, states,
                     len(own.output_meta), turn=turn, together=False)
 

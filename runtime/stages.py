@@ -65,7 +65,7 @@ def _schedules(layer: Layer) -> list[str]:
     lines = [] if asked or plan.backend != "llvm" else [f"           {auto.choose(cell).why}"]
     source = forms.Source(backends.module(plan.backend), plan.lowered, plan.dtype)
     for other in forms.MODULES:
-        if other == forms.parse(plan.schedule)[0]:
+        if all(other == forms.parse(one)[0] for one in forms.each(plan.schedule)):
             continue
         try:
             forms.build(other, source)

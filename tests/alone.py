@@ -27,13 +27,17 @@ def one(cell: Cell, inputs: Values, params: Values, state: Values, resets: torch
     if reverse:
         inputs, resets = {k: x.flip(1) for k, x in inputs.items()}, resets.flip(0)
     cuts = [0, *(t for t in range(T) if resets[t]), T]
-    rows = []
+    against = {s.name for s in cell.states if s.reverse}        # they begin in the last piece and end in the first
+    rows, finals = [], {}
     for i, (start, end) in enumerate(zip(cuts, cuts[1:])):
         some = {k: x[:, start:end] for k, x in inputs.items()}
-        last = interp.run(cell, some, params, state if i == 0 else {}, batch=1, steps=end - start)
-        rows.append(last.outputs)
+        first = {k: x for k, x in state.items() if (end == T if k in against else i == 0)}
+        found = interp.run(cell, some, params, first, batch=1, steps=end - start)
+        rows.append(found.outputs)
+        ends = {k: x for k, x in found.state.items() if k not in against or k not in finals and (end or not T)}
+        finals |= ends
     outputs = {k: torch.cat([r[k] for r in rows], 1) for k in rows[0]}
-    return {k: y.flip(1) for k, y in outputs.items()} if reverse else outputs, last.state
+    return {k: y.flip(1) for k, y in outputs.items()} if reverse else outputs, finals
 
 
 def leaf(x: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,8 @@ def describe(cell: Cell) -> str:
 def component(c: Affine | Nonlinear, source: Cell) -> list[str]:
     """Lines about one component of `source`."""
     names = ", ".join(f"{s} [{', '.join(d.name for d in source.state(s).type.shape)}]" for s in c.states)
+    if source.state(c.states[0]).reverse:
+        names += " backwards in time"
     if isinstance(c, Nonlinear):
         return [f"{names}: not affine", c.reason]
     text = Text(c.cell, source)

@@ -51,6 +51,11 @@ class Product:
         return True
 
 
+def _counts(state: str) -> bool:
+    """Whether it is the index of the step, of the cell or of a reverse sub-cell: no program can call a state so."""
+    return state.rpartition(".")[2] == "t"
+
+
 class Text:
     """Expressions of a cell's nodes. `source`: the cell as it was before the analysis
     added nodes, which tells what is named in the text. `used`: named nodes shown so far."""
@@ -58,8 +63,9 @@ class Text:
     def __init__(self, cell: Cell, source: Cell):
         self.nodes = cell.nodes()
         self.states = {s.name for s in cell.states}
+        self.against = {s.name for s in cell.states if s.reverse}      # their old value is that of the step after
         self.next = {s.next: s.name for s in cell.states
-                     if s.name != "t" and self.nodes[s.next].op not in ("input", "param", "state")}
+                     if not _counts(s.name) and self.nodes[s.next].op not in ("input", "param", "state")}
         self.named = {n.name for n in source.body if is_named(n)} | set(self.next)
         self.used: dict[str, None] = {}
         self.short: dict[str, str] = {}         # names given to long factors
@@ -153,9 +159,10 @@ class Text:
     def old(self, state: str) -> str:
         """The value that a state has before the step."""
         base, at, lag = state.partition("@")
-        if state == "t" and "t" in self.states:
-            return "t"
-        return f"{base}[t-{int(lag) + (base in self.states)}]" if at and lag.isdigit() else f"{state}[t-1]"
+        if _counts(state) and state in self.states:
+            return state
+        back = "+" if state in self.against else "-"
+        return f"{base}[t{back}{int(lag) + (base in self.states)}]" if at and lag.isdigit() else f"{state}[t{back}1]"
 
     def definition(self, name: str) -> str:
         """The expression of a named node."""

@@ -3,6 +3,10 @@
     reset   before a step at which the input `reset@` is true, every state starts from its declared initial value
     valid   a step at which the input `valid@` is false is slack: states keep their values, outputs are 0
 
+Restarts cut time into pieces. A state that runs the other way (`ir.cell.State.reverse`) starts each piece from its
+other end: after the step at which the next piece begins. That is known one step later in the cell's own time, so it
+is carried by a further state, `reset@`, after the cell's own.
+
 In slack the cell computes a step of its own: inputs read a number that their declared facts allow, states their
 initial value, and what the step reads of a state's new value is the one that the state keeps (so that new values are
 computed in one place). So nothing of what lies there reaches a value, and every cotangent that leaves passes a select
@@ -18,6 +22,7 @@ from dataclasses import dataclass, replace
 from ...ir.build import Builder
 from ...ir.cell import Cell, Input, Node, State
 from ...ir.interp import static_names
+from ...ir.sweeps import mixed
 from ...ir.types import BOOL, Type
 from ..analysis.ranges import INF, Ranges, from_facts
 from .dce import live
@@ -54,10 +59,13 @@ class _Maker:
         cell, b, wanted = self.cell, self.b, self.wanted
         names = [name for name, asked in ((RESET, wanted.reset), (VALID, wanted.valid)) if asked]
         reads = [b.read("input", name, BOOL) for name in names]
-        self.valid, self.anew = reads[-1], reads[0]     # `anew`: the step reads the states' initial values
+        self.valid = reads[-1]
+        self.anew = {False: reads[0]}   # by direction: the step reads the states' initial values
+        further = self.carried(reads[0]) if wanted.reset and mixed(cell) else ()
         if wanted.valid:
             slack = b.op("not", self.valid)
-            self.anew = b.op("or", reads[0], slack) if wanted.reset else slack
+            self.anew = {way: b.op("or", x, slack) for way, x in self.anew.items()} if wanted.reset \
+                else dict.fromkeys((False, True), slack)
         first = live(cell.body, [s.init for s in cell.states])
         for n in sorted(cell.body, key=lambda n: n.name not in first):
             self.node(n)
@@ -65,7 +73,14 @@ class _Maker:
         outputs = tuple(replace(o, value=self.shown(o.value)) for o in cell.outputs)
         sums = tuple(replace(o, value=self.shown(o.value)) for o in cell.sums)
         inputs = (*cell.inputs, *(Input(name, BOOL) for name in names))
-        return replace(cell, inputs=inputs, states=states, outputs=outputs, sums=sums, body=tuple(b.nodes))
+        return replace(cell, inputs=inputs, states=states + further, outputs=outputs, sums=sums, body=tuple(b.nodes))
+
+    def carried(self, reset: str) -> tuple[State, ...]:
+        """The state that says to the others of the other direction where a piece ends."""
+        b = self.b
+        self.anew[True] = b.read("state", RESET, BOOL)
+        begins = b.op("and", reset, self.valid) if self.wanted.valid else reset
+        return (State(RESET, BOOL, b.literal(False, "bool"), begins, reverse=True),)
 
     def node(self, n: Node) -> None:
         b, cell = self.b, self.cell
@@ -75,7 +90,8 @@ class _Maker:
             args = tuple(self.finite(n, i, a) for i, a in enumerate(args))
         value = b.append(replace(n, args=args))
         if n.op == "state":
-            value = b.op("select", self.anew, self.new[cell.state(n.attr("name")).init], value)
+            s = cell.state(n.attr("name"))
+            value = b.op("select", self.anew[s.reverse], self.new[s.init], value)
         elif n.op == "input" and self.wanted.valid:
             value = self.select(value, b.full(_harmless(cell.input(n.attr("name"))), n.type))
         elif n.name in self.nexts:

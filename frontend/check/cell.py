@@ -10,6 +10,7 @@ from dataclasses import replace
 from ...ir.build import Builder
 from ...ir.cell import Cell, Node, Output, Param, State
 from ...ir.cell import Input as InputPort
+from ...ir.sweeps import NoOrder, sweeps
 from ...ir.types import Dim
 from .. import tree as t
 from ..diagnostics import Abandon, Reporter, did_you_mean
@@ -109,7 +110,21 @@ def _assemble(cx: Context, top: Instance) -> Cell | None:
         dims = (*dims, heads)
     inputs = tuple(InputPort(i.full, i.declared.stored, i.default, i.declared.facts, i.span) for i in top.inputs)
     cell = Cell(top.cell, dims, heads, inputs, params, tuple(states), tuple(outputs), (), init, tuple(cx.body.nodes))
+    try:
+        sweeps(cell)
+    except NoOrder as circle:
+        _no_order(cx, top, circle)
+        return None
     return _named(cell, cx.preferred)
+
+
+def _no_order(cx: Context, top: Instance, circle: NoOrder) -> None:
+    """Report the reverse sub-cell that a recurrence of the other direction needs and is needed by."""
+    name = circle.backward.name
+    inside = [i for i in top.all_instances() if name.startswith(i.prefix) and i.owner and i.owner.use.reverse]
+    inst = max(inside, key=lambda i: len(i.prefix))
+    notes = [(circle.forward.span, f"`{circle.forward.name}`")] if circle.forward.span else []
+    cx.reporter.error("no_time_order", inst.owner.span, cell=inst.prefix[:-1], state=circle.forward.name, notes=notes)
 
 
 def _states(cx: Context) -> list[State]:
@@ -124,7 +139,7 @@ def _states(cx: Context) -> list[State]:
             done.add(r.name)
             following = r.next()
             cx.prefer(Val(following, r.type), f"{r.name}.next")
-            out.append(State(r.name, r.type, r.init(), following, r.facts, r.span))
+            out.append(State(r.name, r.type, r.init(), following, r.facts, r.span, r.reverse))
 
 
 def _params(cx: Context, top: Instance) -> tuple[tuple[Node, ...], tuple[Param, ...]]:

@@ -14,7 +14,7 @@ from ...ir.types import INT, Dim, Span, Type
 from ..diagnostics import Abandon, Reporter, did_you_mean
 from .dims import Dims
 from .records import Drawing, StateRecord, head
-from .scope import RESERVED, Scope
+from .scope import RESERVED, Clock, Scope
 from .values import List, Many, Num, Val, Value, show
 
 if TYPE_CHECKING:
@@ -108,17 +108,18 @@ class Context:
         if isinstance(x, Val) and self.b is self.body and OPS[self.b.by_name[x.node].op].group != "leaf":
             self.preferred.setdefault(x.node, name)
 
-    def time(self) -> Val:
+    def time(self, clock: Clock) -> Val:
         """The step index: a state that counts."""
-        if "t" not in self.states:
-            def following() -> str:
-                return self.b.op("add", self.b.read("state", "t", INT), self.b.literal(1, "int"))
+        def following() -> str:
+            return self.b.op("add", self.b.read("state", clock.index, INT), self.b.literal(1, "int"))
 
-            self.states["t"] = StateRecord("t", INT, lambda: self.b.literal(0, "int"), following)
-        return self.val(self.b.read("state", "t", INT))
+        if clock.index not in self.states:
+            self.states[clock.index] = StateRecord(clock.index, INT, lambda: self.b.literal(0, "int"), following,
+                                                   reverse=clock.reverse)
+        return self.val(self.b.read("state", clock.index, INT))
 
     def lagged(self, name: str, type: Type, lag: int, init: Callable[[], str], value: Callable[[], str],
-               span: Span) -> str:
+               span: Span, clock: Clock) -> str:
         """The node that reads `name` `lag` steps back, through the states name@1, name@2, ...:
         name@1's next is `value`."""
         if lag > LONGEST_LAG:
@@ -126,7 +127,7 @@ class Context:
         for k in range(1, lag + 1):
             this, before = f"{name}@{k}", f"{name}@{k - 1}"
             following = value if k == 1 else lambda before=before: self.b.read("state", before, type)
-            self.states.setdefault(this, StateRecord(this, type, init, following))
+            self.states.setdefault(this, StateRecord(this, type, init, following, reverse=clock.reverse))
         return self.b.read("state", f"{name}@{lag}", type)
 
     # -- making values ------------------------------------------------------

@@ -67,7 +67,7 @@ def _body(c: Call, args: list[Num | Val]) -> Val:
         type = Type("real", ((heads,) if heads else ()) + cx.joint_shape(args, c.span, f"`{c.name}`"))
     args = [cx.spread(x, heads, type.shape[1:] if heads else type.shape) if not x.shape or drawing.type is None else x
             for x in args]
-    t = cx.time()
+    t = cx.time(c.scope.clock)
     dist = "normal" if c.name == "normal" else "uniform"
     site, cx.sites = cx.sites, cx.sites + 1
     u = cx.val(cx.b.add("random", (t.node,), type, c.name, site=site, dist=dist), heads is not None)

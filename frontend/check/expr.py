@@ -81,7 +81,7 @@ def name(cx: Context, scope: Scope, e: t.Name) -> Value:
     if e.id in ("t", "training") and cx.init_region:
         cx.fail_static(e.span, f"`{e.id}`")
     if e.id == "t":
-        return cx.time()
+        return cx.time(scope.clock)
     if e.id == "training":
         return cx.val(cx.b.add("training", (), BOOL, "training"))
     if e.id in scope.module.functions:

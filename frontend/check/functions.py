@@ -28,7 +28,8 @@ def inline(cx: Context, scope: Scope, fn: Fn, e: t.Call) -> Value:
     for p in item.params:
         if p.name not in given and p.value is None:
             cx.fail("missing_argument", e.span, argument=p.name, name=fn.name)
-    key = (item.span, scope.heads, id(cx.b), tuple((k, getattr(v, "kind", ""), v) for k, v in given.items()))
+    arguments = tuple((k, getattr(v, "kind", ""), v) for k, v in given.items())
+    key = (item.span, scope.heads, scope.clock, id(cx.b), arguments)
     if key in cx.memo:
         return cx.memo[key]
     draws = cx.sites

@@ -6,6 +6,8 @@ prefix. Time, states and draws are shared through the context.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ...ir.types import Dim, Span
 from .. import tree as t
 from ..diagnostics import Abandon
@@ -13,17 +15,17 @@ from .block import Block, Equation
 from .context import Context
 from .expr import evaluate
 from .ports import Const, Input, Parameter, Port, State
-from .scope import CellItem, Entity, Failed, Scope
+from .scope import CellItem, Clock, Entity, Failed, Scope
 from .types import declared, size, text
 from .values import Fn, Lib, Num, Val, Value, show
 
 
 class Instance(Block):
     """`header`: values of header arguments by name; `owner`: the `use` that made
-    a sub-cell, None for the whole cell; `heads`: of the cell around."""
+    a sub-cell, None for the whole cell; `heads`: of the cell around; `clock`: its time."""
 
     def __init__(self, cx: Context, item: CellItem, header: dict[str, Value], prefix: str = "",
-                 heads: Dim | None = None, owner=None):
+                 heads: Dim | None = None, owner=None, clock: Clock | None = None):
         self.item, self.header, self.prefix, self.owner = item.item, item.header, prefix, owner
         self.top, self.cell = owner is None, item.item.name
         self.inputs: list[Input] = []
@@ -31,7 +33,7 @@ class Instance(Block):
         self.subcells: list = []
         self.outputs: dict[str, tuple[Equation, Span]] = {}
         self.called: Span | None = None
-        scope = Scope(item.module, heads=heads)
+        scope = Scope(item.module, heads=heads, clock=clock)
         scope.cell_name = self.cell
         self.cx, self.scope = cx, scope
         self.bind_header(header)
@@ -201,6 +203,13 @@ class Instance(Block):
             self.guard(equation.force)
         for sub in self.subcells:
             sub.finish()
+
+    def all_instances(self) -> Iterator[Instance]:
+        """This and all sub-cells, theirs too."""
+        yield self
+        for sub in self.subcells:
+            for inst in sub.instances:
+                yield from inst.all_instances()
 
     def all_params(self) -> list[Parameter | Const]:
         """Own and sub-cells' parameters, and consts that are supplied, in textual order."""

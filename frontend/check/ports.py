@@ -83,7 +83,8 @@ class Input(Port):
     def read(self, lag: int, span: Span) -> Val:
         if lag == 0:
             return self.stored(self.raw())
-        return self.stored(self.cx.lagged(self.full, self.declared.stored, lag, self.initial, self.raw, span))
+        return self.stored(self.cx.lagged(self.full, self.declared.stored, lag, self.initial, self.raw, span,
+                                          self.instance.scope.clock))
 
     def at(self, cx, scope, sub, span):
         return self.read(self.lag(scope, sub, span), span)
@@ -105,7 +106,7 @@ class State(Port):
         self.initial_value = Equation(self.cx, self.full, decl.span, self.initial)
         self.cx.states[self.full] = StateRecord(
             self.full, declared.type, lambda: self.initial_value.force().node, lambda: self.now().node,
-            declared.facts, decl.span)
+            declared.facts, decl.span, instance.scope.clock.reverse)
 
     def initial(self) -> Value:
         cx, d = self.cx, self.declared
@@ -131,7 +132,8 @@ class State(Port):
         old = lambda: self.cx.b.read("state", self.full, type)
         if lag == 1:
             return Val(old(), type, self.declared.heads)
-        node = self.cx.lagged(self.full, type, lag - 1, lambda: self.initial_value.force().node, old, span)
+        node = self.cx.lagged(self.full, type, lag - 1, lambda: self.initial_value.force().node, old, span,
+                              self.instance.scope.clock)
         return Val(node, type, self.declared.heads)
 
     def at(self, cx, scope, sub, span):

@@ -28,6 +28,7 @@ class StateRecord:
     next: Callable[[], str]
     facts: tuple[str, ...] = ()
     span: Span | None = None
+    reverse: bool = False
 
 
 def head(span: Span, name: str) -> Span:

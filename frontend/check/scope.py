@@ -50,6 +50,14 @@ class CellItem:
         return cell.params
 
 
+@dataclass(frozen=True)
+class Clock:
+    """`index`: the state that counts the steps; `reverse`: from the last step to the first."""
+
+    index: str = "t"
+    reverse: bool = False
+
+
 class Entity:
     """Something declared. `role` names it in messages, `timed` says whether it
     takes a time bracket, `span` where it was declared."""
@@ -86,12 +94,14 @@ class Failed(Entity):
 
 
 class Scope:
-    """`heads`: the heads of the cell that this is part of; `caller`: for a
-    function's scope, where it was called (its names cannot be seen)."""
+    """`heads`: the heads of the cell that this is part of; `clock`: how time runs
+    there; `caller`: for a function's scope, where it was called (its names cannot be seen)."""
 
     def __init__(self, module: Module, parent: Scope | None = None, *, heads: Dim | None = None,
-                 caller: Scope | None = None):
+                 clock: Clock | None = None, caller: Scope | None = None):
         self.module, self.parent, self.caller = module, parent, caller
+        above = parent or caller
+        self.clock = clock or (above.clock if above is not None else Clock())
         self.heads = heads if heads is not None or parent is None else parent.heads
         self.names: dict[str, Value | Entity] = {}
         self.hidden: dict[str, str] = {}    # names that cannot be seen from here: error class to report

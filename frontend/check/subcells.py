@@ -12,7 +12,7 @@ from .brackets import lag_of, mentions
 from .calls import bind
 from .context import Context
 from .expr import evaluate
-from .scope import CellItem, Entity, Failed, Scope
+from .scope import CellItem, Clock, Entity, Failed, Scope
 from .types import Declared
 from .values import Many, Num, Val, Value, show
 
@@ -51,8 +51,6 @@ class SubCells(Entity):
         from .instance import Instance
 
         cx, use, parent = self.cx, self.use, self.parent
-        if use.reverse:
-            cx.fail("not_yet_reverse", use.span)
         item = parent.scope.module.cells.get(use.callee)
         if item is None:
             cx.unknown("unknown_cell", use.callee, use.span, parent.scope.module.cells)
@@ -73,7 +71,10 @@ class SubCells(Entity):
             prefixes = [f"{parent.prefix}{use.name}.{j}." for j in range(max(0, n))]
         with cx.step(use.span):
             for prefix in prefixes:
-                self.instances.append(Instance(cx, item, header, prefix, parent.scope.heads, self))
+                clock = parent.scope.clock
+                if use.reverse:
+                    clock = Clock(f"{prefix}t", not clock.reverse)
+                self.instances.append(Instance(cx, item, header, prefix, parent.scope.heads, self, clock))
 
     def header(self, item: CellItem) -> dict[str, Value]:
         cx, use = self.cx, self.use
@@ -199,6 +200,8 @@ class Member(Entity):
             cx.fail("future_read", span, name=full, lag=-lag)
         if cx.init_region:
             cx.fail_static(span, f"`{full}`")
+        if lag and self.owner.use.reverse:
+            cx.fail("past_of_reverse", span, name=full, cell=self.owner.name, lag=lag)
         if self.state is not None:
             if lag == 0 and self.inst.called is None:
                 self.owner.find_call(self.inst)

@@ -7,20 +7,21 @@ has no such form. The text never names one; `schedule=` and the cost model do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
 
 import torch
 
 from ...backends.base import Executable
-from ...compiler.pipeline import Lowered
+from ...compiler.pipeline import Divided, Lowered
 
 MODULES: dict[str, str] = {     # name of a schedule -> module here
     "sequential": "sequential", "chunk": "chunk", "scan": "scan", "diagonalize": "diagonalize",
     "quadratic": "quadratic", "conv": "conv"}
 # schedules with a number, and its default (None: the form's choice)
 ARGUMENTS: dict[str, int | None] = {"chunk": None, "scan": None}
+BACKWARDS = ("sequential", "scan")      # those that run a cell from the last step to the first themselves
 
 
 class Unsuitable(Exception):
@@ -32,7 +33,7 @@ class Source:
     """What a form is built from: the back end's module, the lowered cell, the dtype, the number in `chunk(64)`."""
 
     backend: ModuleType
-    lowered: Lowered
+    lowered: Lowered | Divided
     dtype: torch.dtype
     argument: int | None = None
 
@@ -47,6 +48,25 @@ def parse(schedule: str) -> tuple[str, int | None]:
     return name, int(rest[:-1]) if rest else ARGUMENTS.get(name)
 
 
-def build(name: str, source: Source) -> Executable:
-    """The executable of a form. Raises `Unsuitable`."""
-    return import_module(f"{__name__}.{MODULES[name]}").build(source)
+def each(schedule: str) -> list[str]:
+    """`"sequential, chunk(64)"` -> the schedules of a cell's parts. Raises ValueError if one is none."""
+    found = schedule.split(", ")
+    for one in found:
+        parse(one)
+    return found
+
+
+def build(schedule: str, source: Source) -> Executable:
+    """The executable of a cell; of one in parts, by one schedule or by one for each. Raises `Unsuitable`."""
+    schedules = each(schedule)
+    if isinstance(source.lowered, Divided):
+        return import_module(f"{__name__}.chain").build(schedules, source)
+    if len(schedules) > 1:
+        raise Unsuitable("it has one part, which takes one schedule")
+    return build_one(schedule, source)
+
+
+def build_one(schedule: str, source: Source) -> Executable:
+    """The executable of a cell of one direction."""
+    name, argument = parse(schedule)
+    return import_module(f"{__name__}.{MODULES[name]}").build(replace(source, argument=argument))

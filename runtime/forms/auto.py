@@ -18,8 +18,10 @@ from dataclasses import dataclass
 
 from ...compiler.analysis.affine import Affine, LowRank, Scale, classify
 from ...compiler.passes.chunk import SIZE, Unchunkable, chunk
+from ...compiler.passes.divide import divide
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell
+from ...ir.sweeps import mixed
 
 GAIN = 1.3
 
@@ -71,7 +73,14 @@ class Choice:
 
 
 def choose(cell: Cell) -> Choice:
-    """The schedule of a cell (real, see `passes.realify`) on a CPU."""
+    """The schedule of a cell (real, see `passes.realify`) on a CPU; of a cell in parts one for each, if they differ."""
+    if mixed(cell):
+        choices = [choose(part) for part in divide(Run()(CANONICAL, cell))]
+        schedules = [c.schedule for c in choices]
+        if len(set(choices)) == 1:
+            return choices[0]
+        return Choice(schedules[0] if len(set(schedules)) == 1 else ", ".join(schedules),
+                      "; ".join(f"part {k}: {c.why}" for k, c in enumerate(choices, 1)))
     lead = 2 + (cell.heads is not None)
     if not any(s.type.rank == lead for s in cell.states):
         return Choice("sequential", "there is no matrix state: a step's vectors fill the registers already")

@@ -152,6 +152,9 @@ WRONG_CELLS = {
     "orthogonal vector": ("shape", dict(init=BASE.init + (node("q", "draw", (), dist="orthogonal"),))),
     "a dim of two sizes": ("dim", dict(inputs=BASE.inputs + (Input("z", Type("real", (Dim("K", 4),))),))),
     "heads of another cell": ("dim", dict(heads=Dim("G", 2))),
+    "directions that need each other": ("time", dict(
+        states=(replace(BASE.states[0], next="two"), State("g", VEC, "zero", "two", reverse=True)),
+        body=BASE.body + (node("g", "state", name="g"), node("two", "add", ("next", "g"))))),
 }
 
 
