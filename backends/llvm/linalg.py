@@ -3,6 +3,7 @@
 One internal function per module and element type: `solve(a, x, n, m)`
 overwrites x [n, m] (which holds b) by A^-1 b; `logdet(a, out, n)` stores
 log |det A|. A [n, n] is copied first (to the stack), row-major, unchanged.
+Rows lie in the lanes.
 """
 
 from __future__ import annotations
@@ -11,46 +12,58 @@ from llvmlite import ir
 
 from . import math
 from .loops import I64, Nest, i64
+from .memory import copy, load, size_of, store
+from .vector import splat
 
 VOID = ir.VoidType()
 
 
-def function(module: ir.Module, op: str, real: ir.Type) -> ir.Function:
-    """The module's `solve` or `logdet` for elements of type `real`."""
+def function(module: ir.Module, op: str, real: ir.Type, width: int) -> ir.Function:
+    """The module's `solve` or `logdet` for elements of type `real`; `width`: lanes of a register."""
     name = f"linalg.{op}"
     if name in module.globals:
         return module.globals[name]
     ints = [I64, I64] if op == "solve" else [I64]
     fn = ir.Function(module, ir.FunctionType(VOID, [real.as_pointer(), real.as_pointer(), *ints]), name)
     fn.linkage = "internal"
-    _Elimination(fn, op, real).emit()
+    _Elimination(fn, op, real, width).emit()
     return fn
 
 
 class _Elimination:
-    def __init__(self, fn: ir.Function, op: str, real: ir.Type):
-        self.op, self.real, self.nest = op, real, Nest(ir.IRBuilder(fn.append_basic_block("entry")))
+    def __init__(self, fn: ir.Function, op: str, real: ir.Type, width: int):
+        self.op, self.real, self.width, self.nest = op, real, width, Nest(ir.IRBuilder(fn.append_basic_block("entry")))
         self.a_in, self.x, self.n = fn.args[:3]
         self.m = fn.args[3] if op == "solve" else i64(0)
         b = self.nest.b
         self.a = b.alloca(real, size=b.mul(self.n, self.n))
 
-    # a [n, n] and x [n, m] as functions of indices
-    def _at(self, base: ir.Value, width: ir.Value, i, j) -> ir.Value:
+    # a [n, n] and x [n, m] as functions of indices; `lanes` of a row at a time, 0: one element
+    def _at(self, width: ir.Value, i, j) -> ir.Value:
         b = self.nest.b
-        return b.gep(base, [b.add(b.mul(i, width), j)])
+        return b.add(b.mul(i, width), j)
 
-    def get_a(self, i, j):
-        return self.nest.b.load(self._at(self.a, self.n, i, j))
+    def get_a(self, i, j, lanes=0):
+        return load(self.nest.b, self.a, self._at(self.n, i, j), "real", self.real, lanes, 1)
 
-    def set_a(self, i, j, v):
-        self.nest.b.store(v, self._at(self.a, self.n, i, j))
+    def set_a(self, i, j, v, lanes=0):
+        store(self.nest.b, v, self.a, self._at(self.n, i, j), "real", self.real, lanes, 1)
 
-    def get_x(self, i, j):
-        return self.nest.b.load(self._at(self.x, self.m, i, j))
+    def get_x(self, i, j, lanes=0):
+        return load(self.nest.b, self.x, self._at(self.m, i, j), "real", self.real, lanes, 1)
 
-    def set_x(self, i, j, v):
-        self.nest.b.store(v, self._at(self.x, self.m, i, j))
+    def set_x(self, i, j, v, lanes=0):
+        store(self.nest.b, v, self.x, self._at(self.m, i, j), "real", self.real, lanes, 1)
+
+    def along(self, start, stop, body) -> None:
+        """`body(j, lanes)` for the columns from `start` to `stop`: whole registers, then one by one."""
+        b = self.nest.b
+        whole = b.sub(stop, b.srem(b.sub(stop, start), i64(self.width)))
+        for first, last, lanes in ((start, whole, self.width), (whole, stop, 0)):
+            def run(j, _, lanes=lanes):
+                body(j, lanes)
+                return []
+            self.nest.loop("j", first, last, max(1, lanes), [], run)
 
     def each(self, name: str, start, stop, body, *, down: bool = False) -> None:
         def run(i, _):
@@ -60,8 +73,8 @@ class _Elimination:
 
     def emit(self) -> None:
         zero, n = i64(0), self.n
-        self.each("i", zero, n, lambda i: self.each("j", zero, n, lambda j: self.set_a(
-            i, j, self.nest.b.load(self._at(self.a_in, n, i, j)))))
+        b = self.nest.b
+        copy(b, self.a, self.a_in, b.mul(b.mul(n, n), i64(size_of(self.real))))
         self.each("k", zero, n, self._column)
         if self.op == "solve":
             self.each("k", zero, n, self._back, down=True)
@@ -87,24 +100,28 @@ class _Elimination:
         pivot, _ = self.nest.loop("i", b.add(k, i64(1)), n, 1, [k, start], larger)
 
         def swap(get, put):
-            def body(j):
-                upper, lower = get(k, j), get(pivot, j)
-                put(k, j, lower)
-                put(pivot, j, upper)
+            def body(j, lanes):
+                upper, lower = get(k, j, lanes), get(pivot, j, lanes)
+                put(k, j, lower, lanes)
+                put(pivot, j, upper, lanes)
             return body
 
-        self.each("j", i64(0), n, swap(self.get_a, self.set_a))
-        self.each("j", i64(0), self.m, swap(self.get_x, self.set_x))
+        self.along(i64(0), n, swap(self.get_a, self.set_a))
+        self.along(i64(0), self.m, swap(self.get_x, self.set_x))
 
         def row(i):
             below = self.nest.b.add(k, i64(1))
             f = self.nest.b.fdiv(self.get_a(i, k), self.get_a(k, k))
 
             def less(get, put):
-                return lambda j: put(i, j, self.nest.b.fsub(get(i, j), self.nest.b.fmul(f, get(k, j))))
+                def body(j, lanes):
+                    b = self.nest.b
+                    term = b.fmul(splat(b, f, lanes), get(k, j, lanes))
+                    put(i, j, b.fsub(get(i, j, lanes), term), lanes)
+                return body
 
-            self.each("j", below, n, less(self.get_a, self.set_a))
-            self.each("j", i64(0), self.m, less(self.get_x, self.set_x))
+            self.along(below, n, less(self.get_a, self.set_a))
+            self.along(i64(0), self.m, less(self.get_x, self.set_x))
 
         self.each("i", self.nest.b.add(k, i64(1)), n, row)
 

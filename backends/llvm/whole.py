@@ -45,13 +45,13 @@ def whole(node: Node, nodes: dict[str, Node], module: ir.Module, real: ir.Type, 
     n, times = t.sizes[-1], prod(t.sizes[:-2])
     if node.op == "logdet":
         return Whole(times, (n * n, 1),
-                     lambda b, at: b.call(linalg.function(module, "logdet", real), [*at, i64(n)]))
+                     lambda b, at: b.call(linalg.function(module, "logdet", real, width), [*at, i64(n)]))
     m = prod(node.type.sizes[t.rank - 1:])
 
     def solve(b: ir.IRBuilder, at: Sequence[ir.Value]) -> None:
         copy(b, at[2], at[1], i64(n * m * size_of(real)))
         if node.op == "solve":
-            b.call(linalg.function(module, "solve", real), [at[0], at[2], i64(n), i64(m)])
+            b.call(linalg.function(module, "solve", real, width), [at[0], at[2], i64(n), i64(m)])
         else:
             b.call(_solve_lower(module, node.attr("transposed"), real, n, m, width), [at[0], at[2]])
 
