@@ -1,8 +1,13 @@
-"""Ranges: an interval for every real value of a cell, and which may be infinite or NaN.
+"""Ranges: an interval for every real value of a cell, which may be infinite or NaN, and which may be -inf.
 
 Intervals start from literals and declared facts (`in (0, 1)`, `<= 0`, `nonneg`)
 and follow the operations. Inputs, parameters and states count as finite, unless
 a state starts from an infinite literal; sums and products of finite values too.
+
+With one exception: -inf is the zero of the semirings (max, +) and (logsumexp, +), and masks and impossible
+transitions are given as such. Where these add up, an input, parameter or state counts as -inf unless it has a bound;
+a product with a matrix does not. Nor does a maximum that one of its operands is reduced by (`exp(x - max(x, y))`):
+-inf would make that NaN.
 """
 
 from __future__ import annotations
@@ -46,7 +51,8 @@ def to_facts(interval: Interval) -> tuple[str, ...]:
 
 class Ranges:
     """`interval[name]`; `nonfinite`: real nodes that may be infinite or NaN;
-    `wild`: those of them for other reasons than an infinite literal or initial state."""
+    `wild`: those of them for other reasons than an infinite literal or initial state; `empty`: nodes that
+    may be -inf, inputs too; `subtracted`: maxima from one of whose operands they are subtracted."""
 
     def __init__(self, cell: Cell):
         self.nodes = cell.nodes()
@@ -72,6 +78,30 @@ class Ranges:
             if stated or (not tame and any(a in given for a in n.args)):
                 given.add(n.name)
         self.nonfinite = self.wild | given
+        self.subtracted = {self._source(n.args[1])[0].name for n in cell.body if n.op == "sub" and self._below(*n.args)}
+        self.empty: set[str] = set()
+        for n in cell.body:
+            low = self.interval[n.name][0]
+            if n.type.kind == "real" and low == -INF and (n.name in self.nonfinite or self._empty(n)):
+                self.empty.add(n.name)
+
+    def _empty(self, n: Node) -> bool:
+        """Whether a node without a lower bound is -inf where some of its operands are."""
+        empty = [a in self.empty for a in n.args]
+        match n.op:
+            case "input" | "param" | "state":
+                return True
+            case "literal":
+                return n.attr("value") == -INF
+            case "max" | "logaddexp":
+                return all(empty)
+            case "sub" | "div":
+                return empty[0]
+            case "contract":
+                return any(empty) and n.attr("semiring") != "sum"
+            case "solve" | "logdet" | "running":
+                return n.attr("semiring", "sum") != "sum"
+        return any(empty)
 
     def _start(self, init: str) -> float:
         n = self.nodes[init]

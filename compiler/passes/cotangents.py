@@ -25,7 +25,7 @@ class Backward:
 
     def __init__(self, b: Rewriter, guards: Guards, active: set[str]):
         self.b, self.guards, self.active = b, guards, active
-        self.d = D(self.b, lambda name: name in self.guards.nonfinite)
+        self.d = D(self.b, guards.ranges)
         self.parts: dict[str, list[tuple[str, Node | None]]] = defaultdict(list)
         self.titles: dict[str, str] = {}     # cotangents by their node, for names that a reader recognises
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from ...ir.cell import Node
 from ...ir.ops import OPS, spec_parts
 from ...ir.types import Dim, Type
+from ..analysis.ranges import Ranges
 from .rewrite import Rewriter
 
 Cotangents = tuple[str | None, ...]
@@ -23,10 +24,22 @@ DerivativeRule = Callable[["D", Node, str], Cotangents]
 
 
 class D:
-    """Shorthands over a builder; arithmetic takes names or Python numbers."""
+    """Shorthands over a builder; arithmetic takes names or Python numbers. `ranges`: of the forward cell."""
 
-    def __init__(self, b: Rewriter, nonfinite: Callable[[str], bool]):
-        self.b, self.nonfinite = b, nonfinite
+    def __init__(self, b: Rewriter, ranges: Ranges):
+        self.b, self.ranges = b, ranges
+
+    def nonfinite(self, name: str) -> bool:
+        """Whether it may be infinite or NaN."""
+        return name in self.ranges.nonfinite
+
+    def empty(self, n: Node) -> bool:
+        """Whether max or logsumexp have nothing but -inf to take."""
+        return all(a in self.ranges.empty for a in n.args)
+
+    def empty_maximum(self, n: Node) -> bool:
+        """The same, unless other values would be NaN for it."""
+        return self.empty(n) and (n.name not in self.ranges.subtracted or all(map(self.nonfinite, n.args)))
 
     def __call__(self, op: str, *args: str | float) -> str:
         type = next((self.b.type(a) for a in args if isinstance(a, str) and self.b.type(a).kind != "bool"), None)
@@ -139,8 +152,10 @@ def _reduce(d: D, n: Node, ct: str) -> Cotangents:
         case "sum":                                  # 1
             return (spread(d, n, ct),)
         case "lse":                                  # exp(x - y), 0 where y = -inf
-            return (d.mul(spread(d, n, ct), d("exp", d("sub", x, spread(d, n, _finite(d, y, x))))),)
+            return (d.mul(spread(d, n, ct), d("exp", d("sub", x, spread(d, n, _finite(d, n))))),)
         case "max" | "min":
+            if n.attr("fn") == "max" and d.empty_maximum(n):
+                ct = d.choose(d("ne", y, -math.inf), ct, 0.0)
             return (_extremum(d, n, ct),)
         case "prod":
             return (_prod(d, n, ct),)
@@ -149,7 +164,7 @@ def _reduce(d: D, n: Node, ct: str) -> Cotangents:
 
 def _extremum(d: D, n: Node, ct: str) -> str:
     """All to the first largest (smallest) element, in row-major order of the
-    reduced axes; nothing where the largest is -inf. Several axes one by one, the last first."""
+    reduced axes. Several axes one by one, the last first."""
     (x,), fn = n.args, n.attr("fn")
     t, axes = d.b.type(x), sorted(n.attr("axes"))
     if len(axes) > 1:
@@ -157,8 +172,6 @@ def _extremum(d: D, n: Node, ct: str) -> str:
         rest = Node(n.name, "reduce", (last.name,), (("axes", tuple(axes[:-1])), ("fn", fn)), n.type)
         ct = _extremum(d, rest, ct)
         return _extremum(d, Node(last.name, "reduce", (x,), (("axes", (axes[-1],)), ("fn", fn)), last.type), ct)
-    if fn == "max" and d.nonfinite(x):
-        ct = d.choose(d("ne", n.name, -math.inf), ct, 0.0)
     at = d.b.reduce(x if fn == "max" else d("neg", x), "argmax", tuple(axes))
     iota = d.b.add("iota", (), Type("int", (t.shape[axes[0]],)), "iota")
     position = d.b.broadcast(iota, t.shape, (axes[0],))
@@ -236,7 +249,7 @@ def _max(d: D, n: Node, ct: str) -> Cotangents:
     """All to the larger (max) or smaller (min) operand, the first on a tie or
     where it is NaN; nothing at max(-inf, -inf)."""
     a, b = n.args
-    if n.op == "max" and d.nonfinite(a) and d.nonfinite(b):
+    if n.op == "max" and d.empty_maximum(n):
         ct = d.choose(d("ne", n.name, -math.inf), ct, 0.0)
     first = d("ge" if n.op == "max" else "le", a, b)
     if d.nonfinite(a):
@@ -252,13 +265,13 @@ def _mul(d: D, n: Node, ct: str) -> Cotangents:
 
 def _logaddexp(d: D, n: Node, ct: str) -> Cotangents:
     """exp(a - y), exp(b - y), and 0 where y = -inf"""
-    y = _finite(d, n.name, *n.args)
+    y = _finite(d, n)
     return tuple(d.mul(ct, d("exp", d("sub", x, y))) for x in n.args)
 
 
-def _finite(d: D, y: str, *xs: str) -> str:
+def _finite(d: D, n: Node) -> str:
     """y, or 0 where it is -inf, so that exp(x - y) is 0 there"""
-    return d.choose(d("eq", y, -math.inf), 0.0, y) if all(map(d.nonfinite, xs)) else y
+    return d.choose(d("eq", n.name, -math.inf), 0.0, n.name) if d.empty(n) else n.name
 
 
 def _pow(d: D, n: Node, ct: str) -> Cotangents:

@@ -95,3 +95,26 @@ def test_gradients(start):
             if not expected.isinf().any():  # at a pole, 0 and -0 may differ
                 close(got, expected, f"{cell.name} d.{name}")
     assert finite > 20
+
+
+@pytest.mark.parametrize("op", ["max", "logaddexp", "reduce max", "reduce lse"])
+def test_nothing_flows_where_all_is_minus_infinity(op):
+    """Whether or not the cotangent is 0, and next to rows that are not so."""
+    b = Builder()
+    x, m = b.read("input", "x", VEC), b.read("input", "m", MAT)
+    if op.startswith("reduce"):
+        y = b.reduce(m, op.split()[1], (1,))
+    else:
+        y = b.op(op, x, b.index(m, 1, 0))
+    cell = Cell("empty", (H, K), None, (Input("x", VEC), Input("m", MAT)), (), (), (Output("o", y),), body=tuple(b.nodes))
+    g = torch.Generator().manual_seed(0)
+    data = {"x": torch.randn(4, 2, 3, generator=g, dtype=torch.float64),
+            "m": torch.randn(4, 2, 3, 2, generator=g, dtype=torch.float64)}
+    data["x"][0], data["m"][:2] = -INF, -INF
+    ct = torch.randn(4, 2, 3, generator=g, dtype=torch.float64)
+    leaves = {k: v.clone().requires_grad_() for k, v in data.items()}
+    want = torch.autograd.grad(run(cell, leaves, {}).outputs["o"], list(leaves.values()), ct, allow_unused=True,
+                               materialize_grads=True)
+    for (name, got), expected in zip(gradients(cell, data, ct).items(), want):
+        assert expected[2:].any() or name == "x" and op.startswith("reduce")
+        close(got, expected, name)
