@@ -19,13 +19,16 @@ from random_cells import _Maker
 
 
 def affine_cell(rng: random.Random, *, blocks: int | None = None, heads: bool | None = None, large: bool = False,
-                semirings: bool = True, dense: bool = True, name: str = "cell") -> Cell:
-    """A random affine cell. `semirings`: maxima and logsumexp as well; `dense`: dense transitions as well."""
+                semirings: bool = True, dense: bool = True, coupled: bool = True, wide: bool = False,
+                name: str = "cell") -> Cell:
+    """A random affine cell. `semirings`: maxima and logsumexp as well; `dense`: dense transitions as well; `coupled`:
+    several states of a lane as well; `wide`: matrix states of 48 to 100 rows and columns."""
     heads = rng.random() < 0.4 if heads is None else heads
-    knobs = dict(large=large, ints=False, noise=False, semirings=semirings, linalg=False)
+    knobs = dict(large=large, ints=False, noise=False, semirings=semirings, linalg=False, wide=wide)
     m = _Affine(rng, heads, knobs)
     pool = [m.input() for _ in range(rng.randint(1, 2))]
-    choices = [m.scaled, m.coupled, m.matrix, m.matrix, m.momentum, m.stabilised]
+    choices = [m.scaled, m.matrix, m.matrix, m.momentum, m.stabilised]
+    choices += [m.coupled] if coupled else []
     choices += [m.mixed, m.shifted] if dense else []
     choices += [m.tropical_lanes] if semirings else []
     choices += [m.tropical_dense] if semirings and dense else []
@@ -36,9 +39,9 @@ def affine_cell(rng: random.Random, *, blocks: int | None = None, heads: bool | 
     return m.cell(name, (), False)
 
 
-def affine_cells(**knobs) -> st.SearchStrategy[Cell]:
+def affine_cells(max_blocks: int = 3, **knobs) -> st.SearchStrategy[Cell]:
     return st.builds(lambda blocks, seed: affine_cell(random.Random(seed), blocks=blocks, name=f"affine_{seed}_{blocks}",
-                                                      **knobs), st.integers(1, 3), st.integers(0, 2**32 - 1))
+                                                      **knobs), st.integers(1, max_blocks), st.integers(0, 2**32 - 1))
 
 
 class _Affine(_Maker):
@@ -124,6 +127,10 @@ class _Affine(_Maker):
         return self.set(handle, self.op("add", best, self.op("logsigmoid", self.linear(x, d))))
 
     # -- matrix states ------------------------------------------------------
+    def rows_and_columns(self) -> tuple[Dim, Dim]:
+        sizes = (48, 64, 100) if self.knobs["wide"] else None
+        return self.dim("K", sizes), self.dim("V", sizes)
+
     def key(self, x: str, d: Dim) -> str:
         return self.unit(x, d)
 
@@ -132,7 +139,7 @@ class _Affine(_Maker):
         return self.op("mul", self.scalar_per_head(x), self.k(2.0))
 
     def matrix(self, x: str) -> str:
-        k, v = self.dim("K"), self.dim("V")
+        k, v = self.rows_and_columns()
         S, handle = self.state(*self.lead, k, v)
         t, lead = self.b.type(S), len(self.lead)
         new = S
@@ -168,7 +175,7 @@ class _Affine(_Maker):
         return self.op("add", S, self.outer(write, self.op("mul", step, error)))
 
     def momentum(self, x: str) -> str:
-        k, v = self.dim("K"), self.dim("V")
+        k, v = self.rows_and_columns()
         (S, hs), (P, hp) = self.state(*self.lead, k, v), self.state(*self.lead, k, v)
         shape = self.b.type(S).shape
         new = self.delta_rule(x, self.op("mul", self.scale_rows(self.scalar_per_head(x), shape), P), S, k, v)
