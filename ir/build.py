@@ -131,6 +131,15 @@ class Builder:
         """(I + the part of `low` below its diagonal)^-1 b, or its transpose's."""
         return self.add("solve_lower", (low, b), self.type(b), "solve", transposed=transposed)
 
+    def decayed(self, a: str, d: str, x: str) -> str:
+        """Products of rows [..., n, k] of a and x with the decays between them: [..., n, n], below the diagonal."""
+        t = self.type(a)
+        return self.add("decayed", (a, d, x), t.with_shape((*t.shape[:-1], t.shape[-2])), "decayed")
+
+    def decayed_sum(self, g: str, d: str, x: str, transposed: bool = False) -> str:
+        """Sums of rows [..., n, k] of x with factors g [..., n, n] and the decays between them."""
+        return self.add("decayed_sum", (g, d, x), self.type(x), "decayed", transposed=transposed)
+
     def gather(self, x: str, i: str, axis: int, batch: int = 0) -> str:
         """x at the positions `i` along an axis; their first `batch` axes are the same."""
         t, at = self.type(x), self.type(i)

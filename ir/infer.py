@@ -61,7 +61,7 @@ def infer(n: Node, operands: list[Type]) -> Type:
             return _structure(n, operands)
         case "reduce":
             return _reduce(n, *operands) if n.op == "reduce" else _contract(n, *operands)
-    return _linalg(n, *operands)
+    return _decayed(n, *operands) if n.op.startswith("decayed") else _linalg(n, *operands)
 
 
 def _pointwise(n: Node, operands: list[Type]) -> Type:
@@ -208,3 +208,16 @@ def _linalg(n: Node, a: Type, b: Type | None = None) -> Type:
     if n.op == "solve_lower":
         _need(type(n.attr("transposed")) is bool, "attrs", f"transposed={n.attr('transposed')!r} is not a bool")
     return b
+
+
+def _decayed(n: Node, *operands: Type) -> Type:
+    *gram, rows, d, x = operands if n.op != "decayed_sum" else (operands[0], *operands[1:], operands[2])
+    _need(d.rank >= 2, "shape", f"{n.op} needs rows, not {d}")
+    for t in (rows, x):
+        _need(t.shape == d.shape, "shape", f"{n.op} of {t} with decays {d}")
+    square = d.with_shape((*d.shape[:-1], d.shape[-2]))
+    for t in gram:
+        _need(t.shape == square.shape, "shape", f"{n.op} with factors {t} for {d}")
+    if n.op == "decayed_sum":
+        _need(type(n.attr("transposed")) is bool, "attrs", f"transposed={n.attr('transposed')!r} is not a bool")
+    return square if n.op == "decayed" else d

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from . import meaning, rng
+from . import decayed, meaning, rng
 from .cell import Cell, Node
 from .errors import EvaluationError
 from .sweeps import sweeps
@@ -148,6 +148,12 @@ def _structure(n: Node, xs: list[Tensor], ranks: list[int]) -> Tensor:
             return meaning.solve(x, xs[1], vector=ranks[1] == r - 1)
         case "logdet":
             return meaning.logdet(x)
+        case "decayed":
+            return decayed.decayed(*xs)
+        case "decayed_sum":
+            return decayed.decayed_sum(*xs, n.attr("transposed"))
+        case "decayed_slope":
+            return decayed.decayed_slope(*xs)
     raise EvaluationError(f"{n.name}: the interpreter does not know the operation {n.op}")
 
 

@@ -108,6 +108,13 @@ OPS: dict[str, Op] = _table(
     Op("solve_lower", "linalg", 2, ("real",), "same", ("transposed",),
        "(I + the part of L[..., n, n] below its diagonal)^-1 b, or its transpose's; b as for solve"),
     Op("logdet", "linalg", 1, ("real",), "same", (), "log |det A| of A[..., n, n]"),
+    # with D(i, j) = the product of the d[m] strictly between the rows j < i, 0 for j >= i; a, d, x: [..., n, k]
+    Op("decayed", "linalg", 3, ("real",), "same", (), "decayed(a, d, x): G[i, j] = sum over k of a[i] D(i, j) x[j]"),
+    Op("decayed_sum", "linalg", 3, ("real",), "same", ("transposed",),
+       "decayed_sum(G, d, x): sum over j of G[i, j] D(i, j) x[j]; transposed: sum over i of G[i, j] D(i, j) x[i]; "
+       "of G[..., n, n] only what is below the diagonal is read"),
+    Op("decayed_slope", "linalg", 4, ("real",), "same", (),
+       "decayed_slope(G, a, d, x): the derivative of sum G[i, j] a[i] D(i, j) x[j] by d; has none itself"),
 )
 
 

@@ -4,11 +4,13 @@ is left to loop-invariant code motion (which memory stores would stop)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llvmlite import ir
 
 I64 = ir.IntType(64)
+Parts = list[tuple[int, int]]           # offset and lanes (0: a scalar) of the registers of one block of columns
 
 
 def i64(value: int) -> ir.Constant:
@@ -108,3 +110,22 @@ class Nest:
                 phi.add_incoming(n, latch)
                 out.append(phi)
         return out
+
+
+def columns(nest: Nest, m: int, width: int, vectors: int, body: Callable[[ir.Value, Parts], None]) -> None:
+    """`body(first column, registers)` for blocks of `vectors` registers, then for what is left of `m` columns."""
+    block = width * vectors
+    whole_blocks = m - m % block
+
+    def full(j, _):
+        body(j, [(k * width, width) for k in range(vectors)])
+        return []
+
+    if whole_blocks:
+        nest.loop("column", i64(0), i64(whole_blocks), block, [], full)
+    left = m - whole_blocks
+    rest = [(k * width, width) for k in range(left // width)]
+    if left % width:
+        rest.append((left // width * width, 0 if left % width == 1 else left % width))
+    if rest:
+        body(i64(whole_blocks), rest)

@@ -81,3 +81,16 @@ def intrinsic(b: ir.IRBuilder, name: str, *args: ir.Value, result: ir.Type | Non
 def fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
     """x * y + z, rounded once."""
     return intrinsic(b, "fma", x, y, z)
+
+
+def totals(b: ir.IRBuilder, xs: list[ir.Value]) -> ir.Value:
+    """A register whose lane r is the sum over the lanes of xs[r]; as many as it has lanes, a power of two. Halves of
+    two registers are added side by side until one is left, which takes a third of what sums one by one take."""
+    n = size = len(xs)
+    while len(xs) > 1:
+        size //= 2                              # lanes that the partial sums of one x take after this round
+        starts = range(0, 2 * n, 2 * size)      # of the sums in a pair of registers
+        halves = [ir.Constant(ir.VectorType(I32, n), [s + k + h for s in starts for k in range(size)])
+                  for h in (0, size)]
+        xs = [b.fadd(*(b.shuffle_vector(p, q, half) for half in halves)) for p, q in zip(xs[::2], xs[1::2])]
+    return xs[0]

@@ -13,15 +13,15 @@ from math import prod
 
 from llvmlite import ir
 
+from ...compiler.passes.lower import DECAYED
 from ...ir.cell import Node
-from . import linalg, math
-from .loops import Nest, i64
+from . import decayed, linalg, math
+from .loops import Nest, Parts, columns, i64
 from .memory import copy, element_type, load, size_of, store
 from .vector import fma, splat
 
 ROWS, VECTORS = 4, 2        # accumulators of a substitution: rows share loads of x, vectors those of the matrix
 CHAINS = 4                  # vectors of a recurrence at once: one addition's latency hides behind the others
-Parts = list[tuple[int, int]]           # offset and lanes (0: a scalar) of the registers of one block of columns
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ def whole(node: Node, nodes: dict[str, Node], module: ir.Module, real: ir.Type, 
         semiring = node.attr("semiring", "sum")
         fn = _running(module, node.op, semiring, node.attr("reverse"), kind, real, n, m, width)
         return Whole(prod(node.type.sizes[:axis]), (n * m,) * (len(node.args) + 1), lambda b, at: b.call(fn, at))
+    if node.op in DECAYED:
+        n, k = nodes[node.args[1]].type.sizes[-2:]
+        fn = decayed.function(module, node.op, node.attr("transposed", False), real, n, k, width)
+        sizes = tuple(prod(nodes[a].type.sizes[-2:]) for a in (*node.args, node.name))
+        return Whole(prod(node.type.sizes[:-2]), sizes, lambda b, at: b.call(fn, at))
     t = nodes[node.args[0]].type
     n, times = t.sizes[-1], prod(t.sizes[:-2])
     if node.op == "logdet":
@@ -65,25 +70,6 @@ def _function(module: ir.Module, name: str, pointers: Sequence[ir.Type]) -> tupl
     fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [t.as_pointer() for t in pointers]), name)
     fn.linkage = "internal"
     return fn, True
-
-
-def _columns(nest: Nest, m: int, width: int, vectors: int, body: Callable[[ir.Value, Parts], None]) -> None:
-    """`body(first column, registers)` for blocks of `vectors` registers, then for what is left of `m` columns."""
-    block = width * vectors
-    whole_blocks = m - m % block
-
-    def full(j, _):
-        body(j, [(k * width, width) for k in range(vectors)])
-        return []
-
-    if whole_blocks:
-        nest.loop("column", i64(0), i64(whole_blocks), block, [], full)
-    left = m - whole_blocks
-    rest = [(k * width, width) for k in range(left // width)]
-    if left % width:
-        rest.append((left // width * width, 0 if left % width == 1 else left % width))
-    if rest:
-        body(i64(whole_blocks), rest)
 
 
 def _at(b: ir.IRBuilder, row: ir.Value, width: int, column: ir.Value | int) -> ir.Value:
@@ -139,7 +125,7 @@ def _running(module: ir.Module, op: str, semiring: str, reverse: bool, kind: str
             nest.loop("row", i64(low), i64(high), 1, start, row, down=reverse)
 
     if n:
-        _columns(nest, m, width, CHAINS, column_block)
+        columns(nest, m, width, CHAINS, column_block)
     nest.b.ret_void()
     return fn
 
@@ -202,6 +188,6 @@ def _solve_lower(module: ir.Module, transposed: bool, real: ir.Type, n: int, m: 
         if n % ROWS:
             block(i64(full), n % ROWS, column, parts)
 
-    _columns(nest, m, width, VECTORS, column_block)
+    columns(nest, m, width, VECTORS, column_block)
     nest.b.ret_void()
     return fn

@@ -244,6 +244,26 @@ def _logdet(d: D, n: Node, ct: str) -> Cotangents:
     return (d.mul(d.b.broadcast(ct, t.shape, tuple(range(t.rank - 2))), inverse),)
 
 
+def _decayed(d: D, n: Node, ct: str) -> Cotangents:
+    """G = a . D x: linear in a and x, each with the other decayed up to it"""
+    a, decay, x = n.args
+    return (d.b.decayed_sum(ct, decay, x), _slope(d, ct, a, decay, x),
+            d.b.decayed_sum(ct, decay, a, transposed=True))
+
+
+def _decayed_sum(d: D, n: Node, ct: str) -> Cotangents:
+    """y_i = sum_j G_ij D(i, j) x_j: the roles of rows i and j change where it is transposed"""
+    g, decay, x = n.args
+    across = n.attr("transposed")
+    late, early = (x, ct) if across else (ct, x)
+    return (d.b.decayed(late, decay, early), _slope(d, g, late, decay, early),
+            d.b.decayed_sum(g, decay, ct, transposed=not across))
+
+
+def _slope(d: D, g: str, a: str, decay: str, x: str) -> str:
+    return d.b.add("decayed_slope", (g, a, decay, x), d.b.type(decay), "slope")
+
+
 # -- pointwise ------------------------------------------------------------------------
 def _max(d: D, n: Node, ct: str) -> Cotangents:
     """All to the larger (max) or smaller (min) operand, the first on a tie or
@@ -336,7 +356,7 @@ RULES: dict[str, DerivativeRule] = {
     "broadcast": _broadcast, "pad": _pad, "concat": _concat, "interleave": _interleave, "fold": _interleave,
     "gather": _gather, "scatter": _gather,
     "cumsum": _cumsum, "running": _running, "reduce": _reduce, "contract": _contract, "solve": _solve,
-    "solve_lower": _solve_lower, "logdet": _logdet,
+    "solve_lower": _solve_lower, "logdet": _logdet, "decayed": _decayed, "decayed_sum": _decayed_sum,
     "place": lambda d, n, ct: (d.b.index(ct, n.attr("axis"), n.attr("at")),),
     "stack": lambda d, n, ct: tuple(d.b.index(ct, n.attr("axis"), i) for i in range(len(n.args))),
     # derivative zero almost everywhere, or not a real value
@@ -346,5 +366,6 @@ RULES: dict[str, DerivativeRule] = {
 
 # slice and index: `adjoint` gathers the pieces (concat, stack) instead of adding padded ones
 GATHERED = frozenset({"slice", "index"})
+LAST = frozenset({"decayed_slope"})     # in adjoints only, and of an adjoint none is taken
 REAL = {o.name for o in OPS.values() if o.group != "complex"}      # `realify` has come before
-assert set(RULES) | GATHERED | {"input", "param", "state", "draw"} == REAL, REAL - set(RULES)
+assert set(RULES) | GATHERED | LAST | {"input", "param", "state", "draw"} == REAL, REAL - set(RULES)

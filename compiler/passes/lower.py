@@ -13,7 +13,8 @@ from ...ir.cell import Cell, Node
 from ...ir.types import Dim, Type
 from .tropical import Expand
 
-WHOLE = ("solve", "solve_lower", "logdet", "running", "cumsum")
+DECAYED = ("decayed", "decayed_sum", "decayed_slope")
+WHOLE = ("solve", "solve_lower", "logdet", "running", "cumsum", *DECAYED)
 
 
 @dataclass(frozen=True, slots=True)

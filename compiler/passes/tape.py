@@ -33,6 +33,7 @@ from itertools import pairwise
 from ...ir.cell import Node
 from ...ir.ops import spec_parts
 from ...ir.types import Type
+from .lower import WHOLE
 
 INF = 1 << 60
 LOAD, SAVE = 16, 40
@@ -48,7 +49,7 @@ def work(n: Node, types: Mapping[str, Type]) -> int:
         return 0
     if n.op == "input":
         return LOAD * n.type.numel
-    if n.op in ("state", "solve", "solve_lower", "logdet", "cumsum", "running"):
+    if n.op == "state" or n.op in WHOLE:
         return INF
     if n.op == "contract":
         sizes = {}

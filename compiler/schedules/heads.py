@@ -132,7 +132,7 @@ def follow(n: Node, at, nodes, head, groups) -> tuple[int | None, Node]:
                 raise Mixed
             out = o.index(c)
             moved["spec"] = f"{a.replace(c, '')},{b.replace(c, '')}->{o.replace(c, '')}"
-    elif n.op in ("solve", "solve_lower", "logdet"):
+    elif OPS[n.op].group == "linalg":
         if any(p not in (0, None) for p in where) or len(set(where)) > 1:
             raise Mixed
         out = where[0]

@@ -95,6 +95,16 @@ def test_solve_lower(transposed, n, m):
     check(cell_of(make, (dim("L", 2), N, N), (dim("L", 2), N)), lambda x: 0.3 * x)
 
 
+@pytest.mark.parametrize("n, k", [(1, 3), (2, 16), (5, 1), (16, 64), (9, 21), (18, 70)])
+def test_decayed(n, k):
+    L, N, K = dim("L", 2), dim("N", n), dim("K", k)
+    some = lambda x: torch.where(x.abs() > 0.5, x, 0.0)         # a third of the decays is 0
+    check(cell_of(lambda b, a, d, x: b.decayed(a, d, x), (L, N, K), (L, N, K), (L, N, K)), some)
+    for across in (False, True):
+        make = lambda b, g, d, x: b.decayed_sum(g, d, x, across)
+        check(cell_of(make, (L, N, N), (L, N, K), (L, N, K)), some)
+
+
 def test_single_precision():
     shape = (dim("N", 9), dim("M", 50))
     check(cell_of(lambda b, a, x: b.running(a, x, 0), shape, shape), lambda x: 0.5 * x, torch.float32, 1e-5)

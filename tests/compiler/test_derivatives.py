@@ -8,7 +8,7 @@ from gradients import B, T, assert_adjoint, leaf
 from handmade import CELLS, H, I, K, Make, V, real
 from ostinato.compiler.analysis.ranges import Ranges, from_facts
 from ostinato.compiler.passes.adjoint import adjoint
-from ostinato.compiler.passes.derivatives import GATHERED, RULES
+from ostinato.compiler.passes.derivatives import GATHERED, LAST, RULES
 from ostinato.compiler.pipeline import lower
 from ostinato.ir import interp
 from ostinato.ir.cell import Input
@@ -132,6 +132,14 @@ def solve_lower(transposed, *rhs):
     return make
 
 
+def decayed(m):
+    return m.b.decayed(*(m.input(name, K, I, H) for name in "xdz"))
+
+
+def decayed_sum(transposed):
+    return lambda m: m.b.decayed_sum(m.input("g", K, I, I), m.input("d", K, I, H), m.input("z", K, I, H), transposed)
+
+
 def leafy(op):
     def make(m):
         b, x = m.b, m.input("x", H)
@@ -169,6 +177,7 @@ CASES = {
     **{f"running {s} {axis} {r}": running(s, axis, r) for s in ("sum", "max", "lse") for axis in (0, 1)
        for r in (False, True)},
     **{f"solve_lower {t} {len(r)}": solve_lower(t, *r) for t in (False, True) for r in ((), (V,))},
+    "decayed": decayed, **{f"decayed_sum {t}": decayed_sum(t) for t in (False, True)},
     **{op: leafy(op) for op in ("iota", "training", "random", "literal")},
 }
 
@@ -194,9 +203,9 @@ def test_derivative(name):
 
 def test_every_operation_is_covered():
     real = {o.name for o in OPS.values() if o.group != "complex"}      # `realify` comes before
-    assert set(RULES) | GATHERED | {"input", "param", "state", "draw"} == real
+    assert set(RULES) | GATHERED | LAST | {"input", "param", "state", "draw"} == real
     tested = {n.op for make in CASES.values() for n in cell_of(make).body}
-    assert tested | {"draw"} == real
+    assert tested | LAST | {"draw"} == real
 
 
 # -- where derivatives are infinite or values tie --------------------------------------

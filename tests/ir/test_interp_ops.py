@@ -321,3 +321,30 @@ def test_complex_contraction():
     f = lambda a, b: call("contract", a, b, types=types, out=Type("complex", (A,)), spec="ij,j->i", semiring="sum")
     torch.testing.assert_close(f(a, b), a @ b)
     assert torch.autograd.gradcheck(f, (a, b))
+
+
+def test_decayed():
+    """By its definition: the decays strictly between two rows, some of them 0; only what is below the diagonal is read."""
+    n, rows = 5, Dim("R", 5)
+    types = [Type("real", (N, rows, A))] * 3
+    a, d, x = (data(2, 5, 4, seed=s) for s in range(3))
+    with torch.no_grad():
+        d[0, 2], d[1, 3, 1] = 0.0, 0.0
+    between = torch.zeros(2, n, n, 4, dtype=F64)
+    for i in range(n):
+        for j in range(i):
+            between[:, i, j] = d[:, j + 1:i].prod(1)
+    square = types[0].with_shape((N, rows, rows))
+    gram = lambda a, d, x: call("decayed", a, d, x, types=types, out=square)
+    torch.testing.assert_close(gram(a, d, x), torch.einsum("bik,bijk,bjk->bij", a, between, x))
+    assert torch.autograd.gradcheck(gram, (a, d, x))
+    g = data(2, 5, 5, seed=4)
+    unread = torch.where(torch.ones(n, n).triu().bool(), math.nan, g.detach())
+    for across, spec in ((False, "bij,bijk,bjk->bik"), (True, "bij,bijk,bik->bjk")):
+        f = lambda g, d, x: call("decayed_sum", g, d, x, types=[square, *types[:2]], out=types[0], transposed=across)
+        torch.testing.assert_close(f(g, d, x), torch.einsum(spec, g, between, x))
+        torch.testing.assert_close(f(unread, d, x), f(g, d, x))
+        assert torch.autograd.gradcheck(f, (g, d, x))
+    (want,) = torch.autograd.grad((gram(a, d, x) * g).sum(), d)
+    slope = call("decayed_slope", g, a, d, x, types=[square, *types], out=types[0])
+    torch.testing.assert_close(slope, want)

@@ -21,4 +21,4 @@ def test_the_interpreter_has_a_meaning_for_each():
 
 def test_the_adjoint_has_a_derivative_for_each():
     reads = {"input", "param", "state", "draw"}
-    assert derivatives.REAL == set(derivatives.RULES) | derivatives.GATHERED | reads
+    assert derivatives.REAL == set(derivatives.RULES) | derivatives.GATHERED | derivatives.LAST | reads

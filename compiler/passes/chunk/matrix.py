@@ -8,9 +8,9 @@ those after j, and a_i reading the state S'_i before step i,
 
 Where y_j = z_j + sum_r c_jr w_jr with the inner reads w = a . S', these solve (I - G c) w = (a p) . S_0 + G z.
 Decays are running products, so zeros (and logarithms -inf) are exact, and so are gradients there. Where they differ
-from channel to channel, D(i, j) is a vector: inside a block of a few steps it is made as such, between blocks it is the
-product of what comes before and after the start of the later block. So every factor is a product of decays of some
-steps, never a quotient: none is larger than 1 if the decays are not.
+from channel to channel, D(i, j) is a vector: inside a block of a few steps it is multiplied up (the operations
+`decayed`), between blocks it is the product of what comes before and after the start of the later block. So every
+factor is a product of decays of some steps, never a quotient: none is larger than 1 if the decays are not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ....ir.cell import State
 from ....ir.types import Dim, Type
 from .lift import LETTERS
 
-BLOCK = 8       # steps between which decays that differ from channel to channel are multiplied out
+BLOCK = 16      # steps between which decays that differ from channel to channel are multiplied out
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,12 @@ class Matrix:
         last = self.dim.size - 1
         return self.b.op("mul", self.b.index(self.before(d), self.n, last), self.b.index(d, self.n, last))
 
-    def between(self, d: str, x: str | None = None) -> str:
-        """D(i, j) [*lead, i, j, ...]: the product of the decays strictly between j and i, 0 for j >= i; times x_j."""
+    def between(self, d: str) -> str:
+        """D(i, j) [*lead, i, j] of a decay [*lead, C]: the product strictly between j and i, 0 for j >= i."""
         b, n, shape = self.b, self.n, self.b.type(d).shape
-        wide = (*shape[:n + 1], *shape[n:])
-        behind = tuple(range(n + 2, len(wide)))
-        unit = b.full(1.0, Type("real", wide)) if x is None else b.broadcast(x, wide, (*range(n), n + 1, *behind))
-        start = b.op("select", self.compared("eq", wide, 1), unit, b.full(0.0, Type("real", wide)))
-        return b.running(b.broadcast(self.shifted(d, 1), wide, (*range(n + 1), *behind)), start, n)
+        wide = Type("real", (*shape, shape[n]))
+        start = b.op("select", self.compared("eq", wide.shape, 1), b.full(1.0, wide), b.full(0.0, wide))
+        return b.running(b.broadcast(self.shifted(d, 1), wide.shape, tuple(range(n + 1))), start, n)
 
     # -- blocks of steps, where decays differ from channel to channel ---------------
     def blocks(self) -> list[tuple[int, Dim]]:
@@ -121,21 +119,19 @@ class Matrix:
         """The axis of the steps before one."""
         return self.dim if start == self.dim.size else Dim(f"{self.dim.name}[0:{start}]", start)
 
-    def inside(self, x: str, axis: int, start: int, dim: Dim) -> str:
-        """D(i, j) * x_j along the decay of an axis, i and j in one block: [*lead, i, j, K or V]."""
-        d = (self.row, self.column)[axis]
-        return self._once(("inside", x, axis, start),
-                          lambda: self.between(self.cut(d, start, dim), self.cut(x, start, dim)))
+    def decays(self, axis: int, start: int, dim: Dim) -> str:
+        """The decay of an axis at the steps of a block."""
+        return self.cut((self.row, self.column)[axis], start, dim)
 
     def carried(self, x: str, axis: int, start: int) -> str:
         """x_j of the steps before a block, decayed up to its start."""
         dim = self.earlier(start)
         return self._once(("carried", x, axis, start), lambda: self.b.op(
-            "mul", self.cut(x, 0, dim), self.after(self.cut((self.row, self.column)[axis], 0, dim))))
+            "mul", self.cut(x, 0, dim), self.after(self.decays(axis, 0, dim))))
 
     def anchored(self, axis: int, start: int, dim: Dim) -> str:
         """The decay from the start of a block to each of its steps."""
-        return self.before(self.cut((self.row, self.column)[axis], start, dim))
+        return self.before(self.decays(axis, start, dim))
 
     def _once(self, key: tuple, make: Callable[[], str]) -> str:
         if key not in self.cache:
@@ -174,7 +170,7 @@ class Matrix:
         b, n, rows = self.b, self.n, []
         for start, dim in self.blocks():
             a = self.cut(reader, start, dim)
-            row = self.contract(a, self.inside(x, axis, start, dim), "ik,ijk->ij")
+            row = b.decayed(a, self.decays(axis, start, dim), self.cut(x, start, dim))
             if start:
                 near = b.op("mul", a, self.anchored(axis, start, dim))
                 far = self.contract(near, self.carried(x, axis, start), "ik,jk->ij")
@@ -200,7 +196,7 @@ class Matrix:
         for start, dim in self.blocks():
             g = self.cut(gram, start, dim)
             here = g if dim == self.dim else b.slice(g, n + 1, start, dim)
-            part = self.contract(here, self.inside(y, other, start, dim), "ij,ijv->iv")
+            part = b.decayed_sum(here, self.decays(other, start, dim), self.cut(y, start, dim))
             if start:
                 there = b.slice(g, n + 1, 0, self.earlier(start))
                 far = self.contract(there, self.carried(y, other, start), "ij,jv->iv")
