@@ -82,6 +82,11 @@ class Lowered:
         """What the runtime evaluates once per value of the parameters."""
         return self.hoisted.nodes
 
+    @property
+    def parts(self) -> tuple[Lowered]:
+        """As `Divided` has several."""
+        return (self,)
+
     @cached_property
     def adjoint(self) -> Adjoint:
         # before the gates are taken apart: the cotangent of a split is then one concat,

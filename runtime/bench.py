@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from ..ir.sweeps import mixed
 from .eager import EagerLoop
 from .layer import Layer
 from .sample import sample_inputs
@@ -44,7 +45,7 @@ def median_ms(work: Callable[[], object], seconds: float = 1.0, most: int = 200)
 
 
 def bench_layer(layer: Layer, B: int, T: int, eager: bool = True, seconds: float = 1.0) -> list[Timing]:
-    """One step, forward, and forward + backward, on random inputs."""
+    """One step (of cells that have any), forward, and forward + backward, on random inputs."""
     inputs = sample_inputs(layer.cell, B, T, dtype=layer._dtype)
     loop = EagerLoop(layer.cell, layer._dtype)
     params = dict(zip((p.name for p in layer.cell.params), layer._params()))
@@ -78,6 +79,8 @@ def bench_layer(layer: Layer, B: int, T: int, eager: bool = True, seconds: float
     def eager_both() -> None:
         backward(list(loop(leaves, params, start)[0].values()))
 
-    pairs = {"step": (step, eager_step), "forward": (forward, eager_forward), "forward+backward": (both, eager_both)}
+    pairs = {"forward": (forward, eager_forward), "forward+backward": (both, eager_both)}
+    if not mixed(layer.cell):
+        pairs = {"step": (step, eager_step)} | pairs
     return [Timing(name, median_ms(a, seconds), median_ms(b, seconds, 20) if eager else None)
             for name, (a, b) in pairs.items()]

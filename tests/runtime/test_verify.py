@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ostinato import compile
 from ostinato.backends.interpreter import Interpreter
 from ostinato.frontend.diagnostics import OstinatoError
 from ostinato.ir.cell import Input
@@ -91,6 +92,31 @@ def test_the_eager_loop_computes_the_cell(make_cell):
     torch.testing.assert_close(outputs, y._asdict())
     torch.testing.assert_close(state, end)
     assert len(PLAIN) > 40
+
+
+BOTH = """
+cell ema(H) {
+  input  x: [H]
+  state  s: [H] = 0
+  s[t] = 0.5 * s[t-1] + tanh(x[t])
+  output s
+}
+
+cell both(H) {
+  input  x: [H]
+  use    f = ema(H), b = reverse ema(H)
+  output y: [H] = b(f(x[t]))
+}
+"""
+
+
+def test_the_eager_loop_runs_both_directions():
+    layer = compile(BOTH, "both", backend="interpreter", dtype=torch.float64, H=3)
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    outputs, state = EagerLoop(layer.cell, torch.float64)({"x": x}, {}, layer.initial_state(2))
+    y, end = layer(x)
+    torch.testing.assert_close((outputs["y"], state), (y, end))
+    assert [t.what for t in bench_layer(layer, 2, 3, seconds=0.0)] == ["forward", "forward+backward"]
 
 
 def test_bench_reports_all_three(lstm_cell):

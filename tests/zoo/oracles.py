@@ -9,13 +9,17 @@ notation. Everything is meant for float64 and autograd.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace as NS
 
 import torch
 from torch import Tensor, einsum
 
 Step = Callable[[NS, NS, NS], tuple[dict[str, Tensor], dict[str, Tensor]]]
+Values = dict[str, Tensor]
+Whole = Callable[[Values, Values, Values], tuple[Values, Values]]
 STEPS: dict[str, Step] = {}
+WHOLE: dict[str, Whole] = {}        # of cells that no loop computes
 
 
 def step(f: Step) -> Step:
@@ -23,8 +27,18 @@ def step(f: Step) -> Step:
     return f
 
 
-def run(name: str, inputs: dict[str, Tensor], params: dict[str, Tensor], states: dict[str, Tensor]):
-    """Loop over time: inputs `[B, T, ...]`, states `[B, ...]` -> (outputs `[B, T, ...]`, final states); T >= 1."""
+def whole(f: Whole) -> Whole:
+    WHOLE[f.__name__] = f
+    return f
+
+
+def run(name: str, inputs: Values, params: Values, states: Values) -> tuple[Values, Values]:
+    """Inputs `[B, T, ...]`, states `[B, ...]` -> (outputs `[B, T, ...]`, final states); T >= 1."""
+    return (WHOLE[name] if name in WHOLE else partial(over_time, name))(inputs, params, states)
+
+
+def over_time(name: str, inputs: Values, params: Values, states: Values) -> tuple[Values, Values]:
+    """The step of an oracle in a loop."""
     T = next(iter(inputs.values())).shape[1]
     p, ys = NS(**params), []
     for t in range(T):
@@ -53,8 +67,9 @@ def per_head(a: Tensor) -> Tensor:
     return a[..., None, None]
 
 
-import oracles_affine  # noqa: F401 (each fills STEPS)
+import oracles_affine  # noqa: F401 (each fills STEPS or WHOLE)
 import oracles_dense  # noqa: F401
+import oracles_directions  # noqa: F401
 import oracles_inner  # noqa: F401
 import oracles_lanes  # noqa: F401
 import oracles_matrix  # noqa: F401

@@ -14,8 +14,8 @@ from benchmarks.data import inputs
 
 FOLDER = Path(__file__).parents[2] / "examples" / "zoo"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.ost"))
-POSITIVE = {"slstm": "n", "linear_attention": "z", "aaren": "u", "rwkv4": "b", "garch": "v",
-            "jrt_rnn": "z"}   # denominators, variances
+POSITIVE = {"slstm": ["n"], "linear_attention": ["z"], "aaren": ["u"], "rwkv4": ["b"], "garch": ["v"],
+            "jrt_rnn": ["z"], "lion": ["zf.S", "zb.S"]}   # denominators, variances
 
 
 def path(name: str) -> str:
@@ -33,7 +33,7 @@ def data(layer, B: int, T: int, seed: int = 0) -> tuple[dict[str, Tensor], dict[
     g = torch.Generator().manual_seed(seed)
     states = {}
     for s in layer.cell.states:
-        facts = s.facts or ((">= 0.1",) if POSITIVE.get(layer.cell.name) == s.name else ())
+        facts = s.facts or ((">= 0.1",) if s.name in POSITIVE.get(layer.cell.name, ()) else ())
         states[s.name] = sample(Input(s.name, s.type, facts=facts), B, 1, g)[:, 0]
     return inputs(layer.cell, B, T, torch.float64, seed), states
 
