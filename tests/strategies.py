@@ -11,11 +11,13 @@ makes it again.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import torch
 from hypothesis import strategies as st
 from ostinato.ir.cell import Cell
 from ostinato.ir.interp import initial_params
+from ostinato.ir.sweeps import NoOrder, sweeps
 from ostinato.ir.types import Type
 from random_cells import random_cell
 
@@ -31,6 +33,24 @@ def cells(**knobs) -> st.SearchStrategy[Cell]:
     """Random cells; see `random_cell` for the knobs. Shrinks to fewer blocks."""
     return st.builds(lambda blocks, seed: rebuild(f"cell_{seed}_{blocks}", **knobs),
                      st.integers(1, 3), st.integers(0, 2**32 - 1))
+
+
+def turned(cell: Cell, seed: int) -> Cell:
+    """A random cell with some of its states running the other way, as many as leave an order to find them in."""
+    r = random.Random(seed)
+    for s in r.sample(cell.states, len(cell.states)):
+        try:
+            found = replace(cell, states=tuple(replace(x, reverse=not x.reverse) if x is s else x for x in cell.states))
+            sweeps(found)
+        except NoOrder:
+            continue
+        cell = found if r.random() < 0.6 else cell
+    return cell
+
+
+def both_ways(**knobs) -> st.SearchStrategy[Cell]:
+    """Random cells with states of both directions; a component of several states keeps its own."""
+    return st.builds(turned, cells(**knobs), st.integers(0, 2**32 - 1))
 
 
 def values(type: Type, lead: tuple[int, ...], g: torch.Generator) -> torch.Tensor:

@@ -8,6 +8,9 @@ With one exception: -inf is the zero of the semirings (max, +) and (logsumexp, +
 transitions are given as such. Where these add up, an input, parameter or state counts as -inf unless it has a bound;
 a product with a matrix does not. Nor does a maximum that one of its operands is reduced by (`exp(x - max(x, y))`):
 -inf would make that NaN.
+
+Where a value becomes an input of another cell (`passes.divide`), what is known
+of it goes along: its interval as facts, and the facts WILD and INFINITE.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from ...ir.ops import OPS
 INF = math.inf
 ANY = (-INF, INF)
 LARGEST_EXPONENT = 80.0         # exp of more overflows in float32
+WILD, INFINITE = "wild", "infinite"     # facts of an input: may be infinite or NaN; is where the text says so
 Interval = tuple[float, float]
 
 _FIXED: dict[str, Interval] = {"sigmoid": (0, 1), "tanh": (-1, 1), "erf": (-1, 1), "sin": (-1, 1), "cos": (-1, 1),
@@ -51,21 +55,21 @@ def to_facts(interval: Interval) -> tuple[str, ...]:
 
 class Ranges:
     """`interval[name]`; `nonfinite`: real nodes that may be infinite or NaN;
-    `wild`: those of them for other reasons than an infinite literal or initial state; `empty`: nodes that
-    may be -inf, inputs too; `subtracted`: maxima from one of whose operands they are subtracted."""
+    `wild`: those of them for other reasons than an infinite literal or initial state, which `given` are; `empty`: nodes
+    that may be -inf, inputs too; `subtracted`: maxima from one of whose operands they are subtracted."""
 
     def __init__(self, cell: Cell):
         self.nodes = cell.nodes()
         self.interval: dict[str, Interval] = {}
-        given: set[str] = set()         # infinite because the text says so
+        self.given: set[str] = set()    # infinite because the text says so
         self.wild: set[str] = set()
         facts = {("input", p.name): p.facts for p in cell.inputs} | {("param", p.name): p.facts for p in cell.params}
         facts |= {("state", s.name): s.facts for s in cell.states}
         infinite = {s.name for s in cell.states if not math.isfinite(self._start(s.init))}
         for n in cell.body:
             if n.op in ("input", "param", "state"):
-                self.interval[n.name] = from_facts(facts[n.op, n.attr("name")])
-                wild = False
+                known = facts[n.op, n.attr("name")]
+                self.interval[n.name], wild = from_facts(known), WILD in known
             else:
                 self.interval[n.name], wild = self._derived(n, {})
             if n.type.kind != "real":
@@ -74,10 +78,11 @@ class Ranges:
             if wild:
                 self.wild.add(n.name)
             stated = n.op == "state" and n.attr("name") in infinite
+            stated |= n.op == "input" and INFINITE in facts["input", n.attr("name")]
             stated |= n.op == "literal" and not math.isfinite(n.attr("value"))
-            if stated or (not tame and any(a in given for a in n.args)):
-                given.add(n.name)
-        self.nonfinite = self.wild | given
+            if stated or (not tame and any(a in self.given for a in n.args)):
+                self.given.add(n.name)
+        self.nonfinite = self.wild | self.given
         self.subtracted = {self._source(n.args[1])[0].name for n in cell.body if n.op == "sub" and self._below(*n.args)}
         self.empty: set[str] = set()
         for n in cell.body:
@@ -102,6 +107,11 @@ class Ranges:
             case "solve" | "logdet" | "running":
                 return n.attr("semiring", "sum") != "sum"
         return any(empty)
+
+    def known(self, name: str) -> tuple[str, ...]:
+        """All that is known of a real value, as the facts of an input."""
+        return (*to_facts(self.interval[name]), *((WILD,) if name in self.wild else ()),
+                *((INFINITE,) if name in self.given else ()))
 
     def _start(self, init: str) -> float:
         n = self.nodes[init]

@@ -4,7 +4,8 @@ whole of time.
 A part finds the states of one sweep (`ir.sweeps`). What it needs of earlier parts are inputs `from.NODE`, which those
 have as outputs of the same name. A value is computed by the first part that can (one that depends on inputs only, by
 the first that wants it) and handed on, but for inputs and constants, what depends on parameters only, and the last step
-to something larger (`broadcast`), which every part reads or computes for itself.
+to something larger (`broadcast`), which every part reads or computes for itself. Cotangents are guarded as in the
+whole cell: what is handed on may be infinite where it was, and what comes back may be zeros that a choice made.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 from ...ir.cell import Cell, Input, Node, Output
 from ...ir.interp import static_names
 from ...ir.sweeps import mixed, reads, sweeps
-from ..analysis.ranges import Ranges, to_facts
+from ..analysis.ranges import Ranges
 
 FROM = "from."      # `from` is a keyword, so no port of a program is called so
 
@@ -30,7 +31,7 @@ def divide(cell: Cell) -> tuple[Cell, ...]:
 class _Divider:
     def __init__(self, cell: Cell):
         self.cell, self.sweeps = cell, sweeps(cell)
-        self.ranges = Ranges(cell).interval
+        self.ranges = Ranges(cell)
         self.found_by = {name: k for k, sweep in enumerate(self.sweeps) for name in sweep.states}
         static = static_names(cell)
         self.shared = {n.name for n in cell.body if n.name in static or n.op == "input"}
@@ -89,4 +90,4 @@ class _Divider:
         return Node(n.name, "input", (), (("name", FROM + n.name),), n.type, n.span)
 
     def port(self, n: Node) -> Input:
-        return Input(FROM + n.name, n.type, 0.0, to_facts(self.ranges[n.name]) if n.type.kind == "real" else (), n.span)
+        return Input(FROM + n.name, n.type, 0.0, self.ranges.known(n.name) if n.type.kind == "real" else (), n.span)

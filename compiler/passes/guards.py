@@ -11,8 +11,8 @@ infinite or NaN, so a guard `select(ct == 0, 0, ct * derivative)` is spent only
   operation that makes exact zeros: a choice (select, max, min, lse), or a
   function that becomes flat (tanh, 1 / x at infinity).
 
-Zeros are followed within one step, and cotangents given by the caller count as
-nonzero. Contractions are not guarded.
+Zeros are followed within one step, through the parts of a divided cell too, and cotangents
+given by the caller count as nonzero. Contractions are not guarded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 from ...ir.cell import Cell, Node
 from ...ir.ops import OPS
 from ..analysis.ranges import Ranges
+from .divide import FROM
 
 LINEAR = frozenset("add sub neg select real stop_gradient broadcast slice pad index place concat stack interleave fold "
                    "gather scatter cumsum max min".split())
@@ -34,7 +35,7 @@ class Guards:
     def __init__(self, cell: Cell):
         self.ranges = Ranges(cell)
         self.nonfinite = self.ranges.nonfinite
-        self.upstream: set[str] = set()
+        self.upstream = {o.value for o in cell.outputs if o.name.startswith(FROM)}
         for n in reversed(cell.body):
             zeros = n.op in MAKES_ZEROS or (n.op == "reduce" and n.attr("fn") != "sum") or (
                 n.attr("semiring", "sum") != "sum")

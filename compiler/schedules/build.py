@@ -50,13 +50,10 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     if not recompute:
         return forward_kernel(backward, name)
     kept = {p.name for p in backward.inputs} & {o.name for o in forward.outputs if "." in o.name}
-    again = Dce()(replace(forward, outputs=tuple(o for o in forward.outputs if o.name in kept)))
-    back, heads, ports, groups = _stripped(backward)
-    again, heads_f, ports_f, groups_f = _stripped(again)
+    cells = backward, Dce()(replace(forward, outputs=tuple(o for o in forward.outputs if o.name in kept)))
+    (back, heads, ports, groups), (again, heads_f, ports_f, groups_f) = map(_stripped, cells)
     if heads != heads_f:                        # heads meet in one of the two: keep the axis in both
-        back, heads, ports, groups = backward, None, frozenset(), {}
-        again, heads_f, ports_f, groups_f = Dce()(replace(forward, outputs=tuple(
-            o for o in forward.outputs if o.name in kept))), None, frozenset(), {}
+        (back, heads, ports, groups), (again, heads_f, ports_f, groups_f) = (_lowered(cell) for cell in cells)
     scratch_f, scratch_b = Scratch("f."), Scratch("b.")
     types = {p.name: p.type for p in back.inputs}
     tapes = {name: scratch_b.add(f"again.{name}", "tile", types[name]) for name in sorted(kept)}
@@ -77,10 +74,17 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     return free_rows(replace(kernel, lanes=common(kernel, again, back)))
 
 
-def _stripped(cell: Cell) -> tuple[Cell, Dim | None, frozenset[str], dict[str, int]]:
-    cell = Lower()(cell)
-    h = strip(cell)
-    return (h.cell, cell.heads, h.ports, h.groups) if h else (cell, None, frozenset(), {})
+Stripped = tuple[Cell, Dim | None, frozenset[str], dict[str, int]]      # what `heads.strip` gives
+
+
+def _lowered(cell: Cell) -> Stripped:
+    return Lower()(cell), None, frozenset(), {}
+
+
+def _stripped(cell: Cell) -> Stripped:
+    whole = _lowered(cell)
+    h = strip(whole[0])
+    return (h.cell, cell.heads, h.ports, h.groups) if h else whole
 
 
 def _bind(cell: Cell):

@@ -15,7 +15,7 @@ from ...backends.base import Executable
 from ...compiler.passes.divide import FROM
 from ...compiler.pipeline import Divided
 from ...ir.cell import Cell
-from . import BACKWARDS, Source, Unsuitable, build_one, hoisted, parse
+from . import BACKWARDS, Source, Unsuitable, build_one, parse
 
 
 def build(schedules: Sequence[str], source: Source) -> Executable:
@@ -34,11 +34,8 @@ def build(schedules: Sequence[str], source: Source) -> Executable:
             executable = build_one(schedule, replace(source, lowered=lowered))
         except Unsuitable as why:
             raise Unsuitable(f"part {k + 1} of {n}, with the states {_states(lowered.cell)}: {why}") from None
-        cell = lowered.cell
-        if lowered.static:
-            cell = lowered.elaborated
-            executable = hoisted.Hoisted(cell, lowered, executable, source.dtype)
-        parts.append(Part(cell, executable, turned, schedule))
+        assert not lowered.static, "what depends on parameters only has left before the cell was divided"
+        parts.append(Part(lowered.cell, executable, turned, schedule))
     return Chain(divided.cell, tuple(parts), source.dtype)
 
 

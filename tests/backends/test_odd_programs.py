@@ -90,3 +90,15 @@ cell wide(I, H) {
         for t in range(3):
             y, state = layer.step(x[:, t], state)
             torch.testing.assert_close(y, want[:, t])
+
+
+HEADS_MEET_BACKWARDS = """cell c(H) heads N {
+  input  x: [H] shared, k: [H]
+  state  s: [H] = 0
+  s[t] = 0.5 * s[t-1] + x[t] * k[t]
+  output y: [H] = s[t] * tanh(logsumexp(s[t]))
+}"""
+
+
+def test_heads_that_meet_in_the_backward_pass_only():
+    _check(HEADS_MEET_BACKWARDS, H=3, N=2)

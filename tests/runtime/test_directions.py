@@ -14,6 +14,8 @@ from ostinato.compiler.passes.divide import divide
 from ostinato.ir.parser import parse_cell
 from ostinato.ir.printer import print_cell
 from ostinato.ir.verify import verify
+from ostinato.runtime.layer import Layer
+from strategies import both_ways
 
 DIMS = dict(I=3, H=5)
 CELLS = """
@@ -184,6 +186,15 @@ def test_many_random_programs(text, seed):
     random_program(text, seed)
 
 
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(cell=both_ways(noise=False, linalg=True), seed=st.integers(0, 2**20))
+def test_random_cells(cell, seed):
+    layer, batch = Layer.from_cell(cell, dtype=torch.float64), Batch(["right", "left", "packed"][seed % 3], [4, 0, 6, 1], 6)
+    check(by_layer(layer), cell, own(layer), batch, resets=marks(batch, 0.3, seed) if seed % 2 else None, seed=seed,
+          reverse=seed % 5 < 2, starts=seed % 7 < 4)
+
+
 def random_program(text, seed):
     layer = compile(text, "made", dtype=torch.float64, **DIMS)
     for B, T in ((2, 6), (0, 3), (2, 0), (3, 1)):
@@ -305,6 +316,21 @@ def test_complex_and_int_values_between_parts():
         ends = [y.y, torch.view_as_real(y.q), torch.view_as_real(end["b.h"]), torch.view_as_real(end["f.h"])]
         found.append(([v.detach() for v in ends], end["b.n"], torch.autograd.grad(sum((v ** 2).sum() for v in ends), x)))
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+def test_a_choice_in_a_later_part():
+    """What is not chosen contributes nothing, even if it is infinite and another part has computed it."""
+    text = ("cell sums(H) {\n  input  x: [H]\n  state  s: [H] = 0\n  s[t] = s[t-1] + x[t]\n  output s\n}\n"
+            "cell c(H) {\n  input  x: [H]\n  use    f = sums(H), b = reverse sums(H)\n"
+            "  u = f(x[t])\n  r = log(u) * sqrt(u)\n  v = b(x[t])\n"
+            "  output y: [H] = r * v if v * u > 0 else 0, z: [H] = 1 / r if u > 1 and v > 0 else v\n}\n")
+    layer = compile(text, "c", H=3, dtype=torch.float64)
+    x = torch.tensor([[0.0, 0.0, 0.5, 0.0, 1.5, 0.0]], dtype=torch.float64).unsqueeze(-1).repeat(2, 1, 3).requires_grad_()
+    for options in ({}, {"lengths": torch.tensor([4, 6])}):
+        found = [torch.autograd.grad(sum(v.square().sum() for v in run(x, **options)[0]), x)
+                 for run in (layer, layer.reference)]
+        assert found[0][0].isfinite().all()
+        torch.testing.assert_close(*found)
 
 
 def test_parts_are_cells():
