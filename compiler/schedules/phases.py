@@ -46,6 +46,7 @@ class Planner:
         self.packing = packing
         self.nodes, self.reads, self.domain, self.place, self.cross = nodes, reads, domain, place, cross
         self.targets: dict[str, list[str]] = {}                  # node -> buffers to store it in
+        self.costly: set[str] = set()                            # expensive values that the plan evaluates
 
     def store(self, name: str, buffer: str) -> None:
         """Ask for `name` to be stored in `buffer`."""
@@ -60,6 +61,7 @@ class Planner:
             protos = self._assign(walk)
             more = (walk.enlarged | self._repeated(walk)) - stops
             if not more:
+                self.costly = {n for u in walk.units.values() for n in u.costly}
                 return self._build(walk, protos)
             stops |= more
 

@@ -35,10 +35,14 @@ class Scratch:
 
 
 def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict[str, str],
-              outputs: dict[str, str], sums: dict[str, str], *, packing: bool = True) -> Run:
+              outputs: dict[str, str], sums: dict[str, str], *, packing: bool = True,
+              shared: frozenset[str] = frozenset()) -> Run:
     """Plan a cell. The dictionaries say which buffer each port is bound to.
     Without `packing` products read parameters in the order they lie in memory
-    (one step for few sequences, where packing would cost more than the step)."""
+    (one step for few sequences, where packing would cost more than the step).
+    `shared`: expensive values that steps take from the part before even where
+    they read them only once, as that part needs them itself."""
+    mark = len(scratch.buffers)
     nodes = cell.nodes()
     part = {n: "pre" if d == "static" else d for n, d in domains(cell).items()}
     reads = {n.name: (inputs if n.op == "input" else params)[n.attr("name")]
@@ -50,6 +54,7 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
 
     before = Planner(nodes, dict(reads), "tile", tile, lambda n, often: False, packing)
     given: dict[str, str] = {}
+    own: set[str] = set()
 
     def from_before(n: str, often: bool) -> bool:
         """Steps ask the part before for what is worth computing a tile at a time. Not for a pointwise value that
@@ -57,8 +62,10 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
         if part[n] != "pre" or nodes[n].op in STRUCTURE:
             return False
         leaves, costly = inline_leaves(n, nodes, lambda m: m in reads)
+        if costly and not often and n not in shared:
+            own.add(n)
         if not (is_reduction(nodes[n]) or nodes[n].op in ASSEMBLED + CALLS or
-                often and costly and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)):
+                (often or n in shared) and costly and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)):
             return False
         if n not in given:
             given[n] = tile(n)
@@ -109,6 +116,9 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
     late = after.plan()
     during = steps.plan() + tuple(sums_of.in_steps)
     early = before.plan()
+    if twice := own & before.costly:
+        del scratch.buffers[mark:]
+        return build_run(cell, scratch, inputs, params, outputs, sums, packing=packing, shared=shared | twice)
     steps.reads.update(state_reads)
     return Run(scratch.prefix, cell.reverse, nodes, Part(early, before.reads), Part(during, steps.reads),
                Part(late + tuple(sums_of.afterwards), after.reads), tuple(s.name for s in cell.states),
