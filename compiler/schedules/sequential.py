@@ -64,8 +64,8 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
         leaves, costly = inline_leaves(n, nodes, lambda m: m in reads)
         if costly and not often and n not in shared:
             own.add(n)
-        if not (is_reduction(nodes[n]) or nodes[n].op in ASSEMBLED + CALLS or
-                (often or n in shared) and costly and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)):
+        pays = costly and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)
+        if not (is_reduction(nodes[n]) or nodes[n].op in ASSEMBLED + CALLS or pays and (often or n in shared)):
             return False
         if n not in given:
             given[n] = tile(n)

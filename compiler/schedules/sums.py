@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Callable
 
 from ...ir.cell import Node
+from ...ir.ops import OPS
 from .kernel import Group, Phase, Store
 from .phases import Planner
-from .units import inline_leaves
+from .units import EXPENSIVE, inline_leaves
 from .views import ASSEMBLED, is_reduction, reduced_dims
 
 STRUCTURE = ("broadcast", "slice", "index", "interleave")
@@ -51,7 +52,7 @@ class SumPlanner:
         factors = node.args if node.op == "contract" else (name,)
         in_steps = node.type.rank > 1 and self._kept(factors) > node.type.numel
         for f in factors:
-            self._supply(f, in_steps)
+            self._supply(f, in_steps, once=node.op != "contract")
         groups = (
             (Group(reduced_dims(node, self.nodes), (name,)),) if is_reduction(node) and node.op == "contract" else ()
         )
@@ -77,8 +78,18 @@ class SumPlanner:
                                                        if m not in self.leaves and self.part[m] == "step"))
         return total
 
-    def _supply(self, name: str, in_steps: bool) -> None:
-        """See to it that `name` can be read (inline, or from a buffer)."""
+    def _free(self, node: Node) -> bool:
+        """Cheaper to compute in the sum than to keep: at most one operand is not in memory anyway."""
+        if OPS[node.op].group != "pointwise" or node.op in EXPENSIVE or self._at_hand(node.name):
+            return False
+        return sum(not self._at_hand(a) and self.nodes[a].op not in STRUCTURE for a in set(node.args)) <= 1
+
+    def _at_hand(self, name: str) -> bool:
+        return not self.nodes[name].args or any(
+            name in known for known in (self.leaves, self.after.reads, self.after.targets, self.steps.targets))
+
+    def _supply(self, name: str, in_steps: bool, once: bool = False) -> None:
+        """See to it that `name` can be read (inline, or from a buffer); `once`: every element is read only once."""
         node = self.nodes[name]
         if name in self.leaves or not node.args and node.op != "state":
             return
@@ -93,9 +104,9 @@ class SumPlanner:
             elif name not in self.steps.targets:
                 self.steps.store(name, self.steps.place(name))
             return
-        if node.op in STRUCTURE:
+        if node.op in STRUCTURE or once and self._free(node):
             for a in node.args:
-                self._supply(a, False)
+                self._supply(a, False, once)
         elif self.part[name] == "post":
             if name not in self.after.targets:
                 self.after.store(name, self.tile(name))
