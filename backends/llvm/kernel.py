@@ -1,9 +1,10 @@
 """A whole kernel: work items over slots, tiles of time, steps, phases.
 
 `emit_kernel(kernel, real, width)` gives an LLVM module with one external
-function `run(args: i64*)`. An item is a block of sequences of one head; slot s
-works on items s, s + slots, ... with scratch memory of its own, so that what is
-computed does not depend on which thread does it.
+function `run(args: i64*)`, which makes the packs, then deals out items. An item
+is a block of sequences of one head; slot s works on items s, s + slots, ...
+with scratch memory of its own, so that what is computed does not depend on
+which thread does it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .frame import Frame
 from .loops import I64, Nest, i64
 from .memory import copy, memory_type, size_of
 from .nests import PhaseEmitter
+from .packing import emit_packs
 
 PTR = ir.PointerType()
 
@@ -30,6 +32,7 @@ def emit_kernel(kernel: Kernel, real: ir.Type, width: int) -> ir.Module:
     run = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64.as_pointer()]), "run")
     b = ir.IRBuilder(run.append_basic_block("entry"))
     args = run.args[0]
+    emit_packs(module, b, kernel, real, width, args)
     slots, n = (b.load(b.gep(args, [i64(WORDS.index(w))]), align=8) for w in ("slots", "threads"))
     parallel.emit_parallel_for(
         module, b, worker, b.inttoptr(b.ptrtoint(args, I64), PTR), slots, b.trunc(n, ir.IntType(32))

@@ -1,4 +1,4 @@
-"""Calling a kernel: packs, tiles, scratch memory, the argument block."""
+"""Calling a kernel: tiles, scratch memory, room for packs, the argument block."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class Launch:
         phases = [p for r in self.kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
         self.shares = any(p.weights for p in phases)                # rows share weights
         self.sums = sum(p.numel for p in self.kernel.ports if p.space == "sum")
+        self.packs = [_pack_size(p, self.kernel) for p in self.kernel.packs]
         ports, packs = len(self.kernel.ports), len(self.kernel.packs)
         self.block_type = ctypes.c_int64 * (moving(ports, packs) + len(MOVING) + ports + packs)
 
@@ -99,8 +100,8 @@ class Launch:
                     late.append((tensors[port.name], x))
             words += _strides(port, x)
             addresses.append(x.data_ptr())
-        for pack in self.kernel.packs:
-            t, per_head = _pack(pack, tensors, self.kernel)
+        for numel, per_head in self.packs:
+            t = empty(numel, dtype=self.dtype)
             keep.append(t)
             words.append(per_head)
             addresses.append(t.data_ptr())
@@ -141,37 +142,9 @@ def _dense(port: Buffer, x: Tensor) -> Tensor:
     return x
 
 
-def _pack(pack: Pack, tensors: dict[str, Tensor], kernel: Kernel) -> tuple[Tensor, int]:
-    """The packed copy of a product's parameters, and its stride per head."""
-    sizes = dict(pack.letters) | dict((pack.lane, pack.reduced))
-    per_head = kernel.heads is not None and any(
-        p.heads for p in kernel.ports if p.name == f"par.{pack.members[0][0]}")
-    views = []
-    for name, index in pack.members:
-        x, letters = tensors[f"par.{name}"], []
-        lead = int(per_head)
-        axis = lead
-        for letter, offset in index:
-            if letter is None:
-                x = x.select(axis, offset)
-            else:
-                x = x.narrow(axis, offset, sizes[letter])
-                letters.append(letter)
-                axis += 1
-        order = [c for c, _ in pack.letters] + [pack.lane[0], pack.reduced[0]]
-        x = x.permute(*range(lead), *(lead + letters.index(c) for c in order))
-        views.append(x)
-    n, lanes = pack.lane[1], pack.lanes
-    blocks = -(-n // lanes)
-    lead_shape = views[0].shape[:-2]
-    out = torch.empty((*lead_shape, blocks, pack.reduced[1], len(views), lanes), dtype=views[0].dtype)
-    if n % lanes:
-        out.zero_()
-    whole = n // lanes
-    for m, x in enumerate(views):
-        target = out[..., m, :]                 # [..., blocks, reduced, lanes]
-        target[..., :whole, :, :] = x[..., :whole * lanes, :].unflatten(-2, (whole, lanes)).transpose(-1, -2) \
-            if whole else target[..., :0, :, :]
-        if n % lanes:
-            target[..., whole, :, :n % lanes] = x[..., whole * lanes:, :].transpose(-1, -2)
-    return out, prod(out.shape[1:]) if per_head else 0
+def _pack_size(pack: Pack, kernel: Kernel) -> tuple[int, int]:
+    """Elements of a pack, and its stride per head (0: heads share it)."""
+    one = prod(n for _, n in pack.letters) * -(-pack.lane[1] // pack.lanes) * pack.lanes * pack.reduced[1]
+    one *= len(pack.members)
+    split = any(p.heads for p in kernel.ports if p.name == f"par.{pack.members[0][0]}")
+    return (one * kernel.heads.size, one) if split else (one, 0)
