@@ -3,8 +3,9 @@ whole of time.
 
 A part finds the states of one sweep (`ir.sweeps`). What it needs of earlier parts are inputs `from.NODE`, which those
 have as outputs of the same name. A value is computed by the first part that can (one that depends on inputs only, by
-the first that wants it) and handed on, but for inputs and constants, what depends on parameters only, and the last step
-to something larger (`broadcast`), which every part reads or computes for itself. Cotangents are guarded as in the
+the first that wants it) and handed on. Every part reads inputs and parameters and computes for itself what depends on
+parameters only, and what is larger than all that it is computed from, element by element: so what is handed on of k v^T
+is k and v, and nothing where these are inputs. Cotangents are guarded as in the
 whole cell: what is handed on may be infinite where it was, and what comes back may be zeros that a choice made.
 """
 
@@ -14,10 +15,12 @@ from dataclasses import replace
 
 from ...ir.cell import Cell, Input, Node, Output
 from ...ir.interp import static_names
+from ...ir.ops import OPS
 from ...ir.sweeps import mixed, reads, sweeps
 from ..analysis.ranges import Ranges
 
 FROM = "from."      # `from` is a keyword, so no port of a program is called so
+_VIEWS = frozenset("broadcast slice index concat stack interleave pad place".split())
 
 
 def divide(cell: Cell) -> tuple[Cell, ...]:
@@ -35,7 +38,22 @@ class _Divider:
         self.found_by = {name: k for k, sweep in enumerate(self.sweeps) for name in sweep.states}
         static = static_names(cell)
         self.shared = {n.name for n in cell.body if n.name in static or n.op == "input"}
+        self.again = self.cheap()
         self.place = self.places()
+
+    def cheap(self) -> set[str]:
+        """Nodes that are larger than what would have to be handed on to compute them."""
+        found: set[str] = set()
+        elements: dict[str, int] = {}
+        for n in self.cell.body:
+            size = 0 if n.name in self.shared else n.type.numel
+            if OPS[n.op].group in ("pointwise", "complex") or n.op in _VIEWS:
+                sources = sum(elements[a] for a in set(n.args))
+                if sources < size:
+                    found.add(n.name)
+                    size = sources
+            elements[n.name] = size
+        return found
 
     def places(self) -> dict[str, int]:
         """The part that computes each node which is not `shared`."""
@@ -79,7 +97,7 @@ class _Divider:
         for n in reversed(self.cell.body):
             if n.name not in needed:
                 continue
-            if n.name not in self.shared and self.place[n.name] < k and n.op != "broadcast":
+            if n.name not in self.shared | self.again and self.place[n.name] < k:
                 taken.add(n.name)
             else:
                 needed.update(n.args)

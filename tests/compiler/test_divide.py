@@ -64,3 +64,13 @@ def test_what_is_handed_on():
     assert sorted(len(p.type.shape) for p in handed) == [0, 1]
     assert [o.name for o in first.outputs] == [p.name for p in handed]
     assert "x" in {p.name for p in second.inputs}
+
+
+def test_an_outer_product_is_not_handed_on():
+    """Its factors are; of inputs nothing is."""
+    text = ("cell sums(K, V) {\n  input  k: [K], v: [V]\n  state  S: [K, V] = 0\n  S[t] = S[t-1] + outer(k[t], v[t])\n"
+            "  output y: [V] = k[t] @ S[t]\n}\ncell c(K, V) {\n  input  k: [K], v: [V]\n"
+            "  use    f = sums(K, V), b = reverse sums(K, V), g = sums(K, V)\n"
+            "  u = f(tanh(k[t]), v[t])\n  output y: [V] = b(tanh(k[t]), v[t]) + g(k[t], u)\n}\n")
+    _, second = divide(lower(load(text).cells["c"].elaborate(K=5, V=7)).canonical)
+    assert [p.type.sizes for p in second.inputs if p.name.startswith(FROM)] == [(7,)]
