@@ -1,7 +1,8 @@
 """Weights of torch.nn.LSTM, GRU and RNN for a cell with the same mathematics.
 
 Only a mapping of arrays by name and shape: `W` and `R` multiply the input and
-the state, `b` and `br` are their biases. Whether the cell then computes what
+the state, `b` and `br` are their biases. Several layers, or both directions, are
+sub-cells in the module's order: each layer forwards, then backwards. Whether the cell then computes what
 the module computes (gate order, activations, peepholes) is tried out, by the
 interpreter, before anything is copied.
 """
@@ -18,7 +19,7 @@ from ..ir import interp
 from ..ir.cell import Cell
 from .ports import fail
 
-SOURCES = {"W": "weight_ih_l0", "R": "weight_hh_l0", "b": "bias_ih_l0", "br": "bias_hh_l0"}
+SOURCES = {"W": "weight_ih", "R": "weight_hh", "b": "bias_ih", "br": "bias_hh"}
 AGREE = 1e-9        # of float64 outputs of order 1
 
 
@@ -26,26 +27,32 @@ def matching_weights(cell: Cell, module: nn.Module) -> dict[str, Tensor]:
     """Values for the cell's parameters, in float64. Raises OstinatoError that says what does not fit."""
     if not isinstance(module, (nn.LSTM, nn.GRU, nn.RNN)):
         _refuse(f"{type(module).__name__} is none of torch.nn.LSTM, GRU and RNN")
-    if module.num_layers != 1 or module.bidirectional:
-        _refuse(f"{type(module).__name__} has {module.num_layers} layers"
-                f"{' in two directions' if module.bidirectional else ''}; a cell is one layer in one direction",
-                "make one module per layer and direction")
     if module.proj_size:
         _refuse("the module projects its output (proj_size), which has no counterpart here")
     given = {name: x.detach().to("cpu", torch.float64) for name, x in module.named_parameters()}
-    values = {ours: given[theirs] for ours, theirs in SOURCES.items() if theirs in given}
     names = {p.name for p in cell.params}
-    if extra := names - set(SOURCES):
+    scopes = list(dict.fromkeys(p.name.rpartition(".")[0] for p in cell.params))
+    ends = [f"_l{k}{way}" for k in range(module.num_layers) for way in ("", "_reverse")[:1 + module.bidirectional]]
+    if len(scopes) != len(ends):
+        _refuse(f"{type(module).__name__} has {module.num_layers} layers"
+                f"{' in two directions' if module.bidirectional else ''}, `{cell.name}` {len(scopes)} sets of weights",
+                "write one sub-cell per layer and direction, in the module's order")
+    theirs = {f"{scope}.{ours}" if scope else ours: name + end for scope, end in zip(scopes, ends)
+              for ours, name in SOURCES.items()}
+    values = {ours: given[name] for ours, name in theirs.items() if name in given}
+    if extra := names - set(theirs):
         _refuse(
             f"`{cell.name}` also has {', '.join(f'`{n}`' for n in sorted(extra))}, for which the module has nothing"
         )
     for name in sorted(names - set(values)):           # a module without biases
         values[name] = torch.zeros(cell.param(name).type.sizes, dtype=torch.float64)
-    if "br" not in names and "b" in names and module.bias:
-        values["b"] = values["b"] + values.pop("br")
+    for scope in scopes if module.bias else ():
+        b, br = (f"{scope}.{name}" if scope else name for name in ("b", "br"))
+        if br not in names and b in names:
+            values[b] = values[b] + values.pop(br)
     for name, x in values.items():
         if name not in names:
-            _refuse(f"`{cell.name}` has no parameter `{name}` for the module's {SOURCES[name]}")
+            _refuse(f"`{cell.name}` has no parameter `{name}` for the module's {theirs[name]}")
         declared = cell.param(name).type
         if tuple(x.shape) != declared.sizes:
             axes = ", ".join(f"{d.name}={d.size}" for d in declared.shape)

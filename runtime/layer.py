@@ -311,8 +311,8 @@ class Layer(nn.Module):
         return stages.explain(self, B, T)
 
     def load_torch(self, module: nn.Module) -> Layer:
-        """Copy the weights of a torch.nn.LSTM, GRU or RNN with one layer and one
-        direction. Raises OstinatoError if they do not fit this cell."""
+        """Copy the weights of a torch.nn.LSTM, GRU or RNN; sub-cells stand for its layers and directions, in
+        its order (each layer forwards, then `reverse`). Raises OstinatoError if they do not fit this cell."""
         with torch.no_grad():
             own = dict(zip((p.name for p in self.cell.params), self._params()))
             for name, value in matching_weights(self.cell, module).items():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ostinato import compile
 from ostinato.frontend.diagnostics import OstinatoError
 from torch import nn
 
@@ -49,3 +50,38 @@ def test_another_gate_order_is_refused(build, make_cell):
                  for n in cell.body)
     with pytest.raises(OstinatoError, match="does not compute what LSTM computes"):
         build(cell.with_body(body)).load_torch(nn.LSTM(3, 5))
+
+
+LAYERS = """
+cell lstm(I, H) {
+  input  x: [I]
+  param  W: [4*H, I], R: [4*H, H], b: [4*H]  ~ uniform(-1, 1)
+  state  h: [H] = 0, c: [H] = 0
+  i, f, g, o = split(W @ x[t] + R @ h[t-1] + b, 4)
+  c[t] = sigmoid(f) * c[t-1] + sigmoid(i) * tanh(g)
+  h[t] = sigmoid(o) * tanh(c[t])
+  output h
+}
+
+cell both(I, H) {
+  input  x: [I]
+  use    f = lstm(I, H), b = reverse lstm(I, H)
+  output y: [2*H] = concat(f(x[t]), b(x[t]))
+}
+
+cell deep(I, H) {
+  input  x: [I]
+  use    one = both(I, H), two = both(2*H, H)
+  output y: [2*H] = two(one(x[t]))
+}
+"""
+
+
+@pytest.mark.parametrize("cell, layers", [("both", 1), ("deep", 2)])
+def test_layers_and_directions(cell, layers):
+    module = nn.LSTM(3, 5, layers, bidirectional=True, batch_first=True, dtype=torch.float64)
+    layer = compile(LAYERS, cell, backend="interpreter", dtype=torch.float64, I=3, H=5).load_torch(module)
+    x = torch.randn(2, 4, 3, dtype=torch.float64)
+    torch.testing.assert_close(layer(x)[0], module(x)[0])
+    with pytest.raises(OstinatoError, match="3 layers in two directions, `.*` . sets of weights"):
+        layer.load_torch(nn.LSTM(3, 5, 3, bidirectional=True))
