@@ -63,7 +63,7 @@ def _steps(rows: list[dict]) -> str:
 
 
 def _memory(rows: list[dict]) -> str:
-    who = [k for k in rows[0] if k != "workload"] if rows else []
+    who = [k for k in dict.fromkeys(k for r in rows for k in r) if k != "workload"]
     return _table(["MiB of one forward and backward pass", *who],
                   [[r["workload"], *(f"{r[k]:.0f}" if k in r else "" for k in who)] for r in rows])
 
