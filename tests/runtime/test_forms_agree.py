@@ -15,18 +15,18 @@ NONLINEAR = frozenset("""elman elman_heads elman_relu gru gru_heads indrnn kalma
     titans ttt_linear yaad""".split())
 NAMES = sorted({p.stem for p in ZOO.glob("*.ost")} - NONLINEAR)
 # the forms that not every affine cell has: which do, or which do not and why
-CONV = frozenset("ema hippo_legt iir jrt_rnn linear_attention linear_rnn lru lssl mega_ema retnet rwkv5 s4d".split())
+CONV = frozenset("ema hippo_legt iir jrt_rnn linear_attention linear_rnn lru lssl mega_ema retnet rwkv5 s4 s4d".split())
 DIAGONALIZE = frozenset("hippo_legt linear_rnn lssl".split())
 UNCHUNKED = {
     "is multiplied by a matrix": "block_lrnn crf hippo_legt hmm legs linear_cde linear_rnn lssl viterbi",
-    "depend on each other": "gateloop iir lru s4d",
+    "depend on each other": "gateloop iir lru s4 s4d",
     "element-wise factor that is no product": "mamba mamba_complex",
     "needs every element of a matrix state": "mesa",
 }
 UNCHUNKED = {name: why for why, names in UNCHUNKED.items() for name in names.split()}
 MATRICES = "gateloop mamba mesa".split()    # of those without chunks
 ALWAYS = ("iir", "minlstm", "qrnn", "legs", "aaren", "mlstm", "gla", "deltanet", "rwkv7", "gsa", "deltaproduct", "lru",
-          "viterbi", "crf", "linear_cde", "jrt_rnn", "titans_linear", "retnet", "linear_rnn", "lssl")
+          "s4", "viterbi", "crf", "linear_cde", "jrt_rnn", "titans_linear", "retnet", "linear_rnn", "lssl")
 LENGTHS = (0, 1, 2, 15, 63, 64, 65)
 
 

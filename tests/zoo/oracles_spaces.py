@@ -37,6 +37,16 @@ def lssl(x, p, s):
     return {"y": einsum("dmn,bdn->bdm", p.C, h) + p.skip * x.x[..., None]}, {"h": h}
 
 
+@step
+def s4(x, p, s):
+    """Per channel, with the whole matrix: (I - dt/2 A) h = (I + dt/2 A) h' + dt B x, A = diag(Lambda) - P P^*."""
+    A = torch.diag_embed(p.A) - outer(p.P, p.P.conj())
+    eye, half = torch.eye(A.shape[-1], dtype=A.dtype), p.log_dt.exp()[:, None, None] / 2
+    right = einsum("dij,bdj->bdi", eye + half * A, s.h) + 2 * half[..., 0] * p.B * x.x[..., None]
+    h = torch.linalg.solve(eye - half * A, right[..., None])[..., 0]
+    return {"y": einsum("dn,bdn->bd", p.C, h).real + p.skip * x.x}, {"h": h}
+
+
 def legendre_window(N, window, dtype):
     """Zero-order hold of the window's state space, by the exponential of the matrix with the input as a state."""
     A = torch.zeros(N + 1, N + 1, dtype=dtype)

@@ -9,7 +9,8 @@ import torch
 from scipy.linalg import expm
 from scipy.signal import cont2discrete
 
-HEAD = 'import zoh, bilinear, zoh_dense, bilinear_dense, expm, legs_A, legs_B, legt_A, legt_B, s4d_lin, s4d_inv from "ostinato/state_space.ost"\n'
+HEAD = ('import zoh, bilinear, zoh_dense, bilinear_dense, expm, legs_A, legs_B, legs_P, legt_A, legt_B, s4d_lin, s4d_inv, fout_A '
+        'from "ostinato/state_space.ost"\n')
 
 
 def values(equations: str, outputs: str, **sizes):
@@ -85,3 +86,51 @@ def test_lru_starts_on_its_ring():
     assert size.min() >= 0.7 and size.max() <= 0.8 and layer.theta.exp().max() <= 0.5
     assert abs(size.square().mean() - (0.7**2 + 0.8**2) / 2) < 1e-2      # uniform over the ring's area
     torch.testing.assert_close(layer.gamma.exp().square(), 1 - size**2)
+
+
+def legs(N: int):
+    """HiPPO-LegS as diag(Lambda) - P P^* in the basis V: the normal part's eigenvectors (Gu et al. 2022, theorem 1)."""
+    A, B, P = values("const A[n, k]: [N, N] = legs_A(n, k)\nconst B[n]: [N] = legs_B(n)\nconst P[n]: [N] = legs_P(n)",
+                     "X: [N, N] = A, Y: [N] = B, Z: [N] = P", N=N)
+    skew = A + np.outer(P, P) + np.eye(N) / 2
+    np.testing.assert_allclose(skew, -skew.T, atol=1e-12)
+    frequency, V = np.linalg.eigh(-1j * skew)
+    return A, B, -0.5 + 1j * frequency, V.conj().T @ P, V.conj().T @ B, V
+
+
+def test_s4_can_start_from_legs():
+    """The O(N) step of the diagonal + rank one form is the dense bilinear step of HiPPO-LegS, in every schedule."""
+    D, N, T = 2, 16, 40
+    A, B, eigenvalues, P, Bv, V = legs(N)
+    rows = lambda x: torch.from_numpy(np.broadcast_to(x, (D, N)).astype(complex).copy())
+    C = np.random.default_rng(0).standard_normal(N)
+    dt = np.array([0.02, 0.3])
+    given = dict(A=rows(eigenvalues), P=rows(P), B=rows(Bv), C=rows(C @ V), skip=torch.zeros(D, dtype=torch.float64),
+                 log_dt=torch.from_numpy(np.log(dt)))
+    u = np.random.default_rng(1).standard_normal((T, D))
+    want = np.zeros((T, D))
+    for d in range(D):
+        a, b, *_ = cont2discrete((A, B[:, None], np.eye(N), np.zeros((N, 1))), dt[d], "bilinear")
+        h = np.zeros(N)
+        for t in range(T):
+            h = a @ h + b[:, 0] * u[t, d]
+            want[t, d] = C @ h
+    for schedule in ("auto", "scan", "conv"):
+        layer = ostinato.compile("examples/zoo/s4.ost", schedule=schedule, dtype=torch.float64, D=D, N=N, **given)
+        y, _ = layer(torch.from_numpy(u)[None])
+        np.testing.assert_allclose(y[0].detach().numpy(), want, rtol=1e-9, atol=1e-10 * np.abs(want).max())
+    assert "transition: constant, per channel + rank 1" in layer.explain()
+
+
+def test_s4_starts_as_a_fourier_window():
+    """diag(2 pi i n) - 1 1^T: what it holds are the Fourier coefficients of the last stretch of time of length 1."""
+    (A,) = values("const A[n]: complex [N] = fout_A(n, N)", "A", N=4)
+    np.testing.assert_allclose(A, 2j * math.pi * np.array([-2, -1, 0, 1]))
+    N, dt = 33, 1 / 400
+    layer = ostinato.compile("examples/zoo/s4.ost", dtype=torch.float64, D=1, N=N,
+                             log_dt=torch.tensor([math.log(dt)], dtype=torch.float64))
+    t = np.arange(1200) * dt
+    u = np.sin(2 * math.pi * t) + 0.3 * np.cos(4 * math.pi * t)     # of period 1: the window is exact
+    h = layer(torch.from_numpy(u)[None, :, None])[1]["h"][0, 0].detach().numpy()
+    want = [np.mean(u[-400:] * np.exp(2j * math.pi * n * (t[-1] - t[-400:]))) for n in range(-16, 17)]
+    np.testing.assert_allclose(h, want, atol=0.02)
