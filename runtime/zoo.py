@@ -34,7 +34,8 @@ def rows(paths: Sequence[Path]) -> Iterator[Row]:
 
 def line(row: Row) -> str:
     """One row of the table."""
-    numbers = (row.note, "") if row.note else (f"{row.forward:.1e}", f"{row.backward:.1e}")
+    numbers = (row.note, "") if row.note else tuple(
+        f"{e:.1e} ({own:.1e})" if own else f"{e:.1e}" for e, own in zip((row.forward, row.backward), row.rounding))
     verdict = {True: "yes", False: "**no**", None: "refused"}[row.ok]
     cells = (row.cell, row.schedule, row.backend, row.dtype, *numbers, verdict)
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"

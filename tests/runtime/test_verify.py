@@ -10,7 +10,9 @@ from ostinato.ir.types import INT, Dim, Type
 from ostinato.runtime.bench import bench_layer
 from ostinato.runtime.eager import PLAIN, EagerLoop
 from ostinato.runtime.layer import Layer
+from ostinato.runtime.ports import fail
 from ostinato.runtime.sample import bounds, sample, sample_inputs
+from ostinato.runtime.sources import elaborate
 from ostinato.runtime.verify import check_backends, verify_cell
 
 
@@ -56,6 +58,38 @@ def test_a_refusal_is_no_failure(monkeypatch, lstm_cell):
     monkeypatch.setattr(Interpreter, "forward", refuse)
     rows = verified(lstm_cell)
     assert [r.ok for r in rows] == [None, None] and "triton" in rows[0].note
+
+
+@pytest.mark.parametrize("error, ok", [("too_long", None), ("option_value", False)])
+def test_only_refusals_make_a_schedule_unsuitable(monkeypatch, lstm_cell, error, ok):
+    def refuse(*_, **__):
+        if error == "too_long":
+            fail(error, name="lstm", schedule="chunk", B=1, T=1, size="3 GiB", limit="2 GiB")
+        fail(error, option="x", expected="1", actual="2")
+
+    monkeypatch.setattr(Layer, "from_cell", refuse)
+    rows, unsuitable = verify_cell(lstm_cell, schedules=("chunk(16)",), dtypes=(torch.float64,))
+    assert [r.ok for r in rows] == ([] if ok is None else [False])
+    assert len(unsuitable) == (ok is None)
+
+
+AMPLIFIER = """cell amplifier(H) {
+  input  x: [H]
+  state  h: [H] = 0.3
+  h[t] = 3.99 * h[t-1] * (1 - h[t-1]) + 0 * x[t]
+  output h
+}"""
+
+
+def test_what_a_cell_amplifies_is_no_fault_of_its_kernels():
+    """Errors of the logistic map double at every step; the interpreter in float32 has them, too."""
+    cell = elaborate(AMPLIFIER, None, {"H": 3}).cell
+    row, = verify_cell(cell, schedules=("sequential",), dtypes=(torch.float32,), shapes=((1, 18),))[0]
+    assert row.forward > 2e-4 and row.ok and row.rounding[0] > 2e-4
+    assert not verify_cell(cell, schedules=("sequential",), dtypes=(torch.float32,), shapes=((1, 18),),
+                           tolerance=2e-4)[0][0].ok
+    row, = verify_cell(cell, schedules=("sequential",), dtypes=(torch.float64,))[0]
+    assert row.ok and row.rounding == (0.0, 0.0)
 
 
 def test_unknown_back_ends_are_explained():
