@@ -57,8 +57,9 @@ def lowered(source: Source, **sizes: int) -> Lowered:
     if isinstance(source, Cell):
         return llvm.prepare(source)
     backwards, source = source.startswith(BACKWARDS), source.removeprefix(BACKWARDS)
-    text = source if "\n" in source else (ZOO / f"{source}.ost").read_text()
-    cell = elaborate(text, None, declared_sizes(text) | sizes).cell
+    file = ZOO / f"{source}.ost"
+    text = source if "\n" in source else file.read_text()
+    cell = elaborate(source if text is source else file, None, declared_sizes(text) | sizes).cell
     return llvm.prepare(replace(cell, reverse=True) if backwards else cell)
 
 

@@ -13,7 +13,8 @@ from ostinato.runtime import forms
 NONLINEAR = frozenset("""elman elman_heads elman_relu gru gru_heads indrnn kalman lem lif ligru lmu lstm lstm_cifg
     lstm_cifg_peephole lstm_heads lstm_layernorm lstm_peephole lstm_projection ltc moneta paragru paralstm slstm sru srwm
     titans ttt_linear yaad""".split())
-NAMES = sorted({p.stem for p in ZOO.glob("*.ost")} - NONLINEAR)
+BOTH_WAYS = frozenset("bilstm lion vim".split())    # run as several cells: test_directions
+NAMES = sorted({p.stem for p in ZOO.glob("*.ost")} - NONLINEAR - BOTH_WAYS)
 # the forms that not every affine cell has: which do, or which do not and why
 CONV = frozenset("ema hippo_legt iir jrt_rnn linear_attention linear_rnn lru lssl mega_ema retnet rwkv5 s4 s4d".split())
 DIAGONALIZE = frozenset("hippo_legt linear_rnn lssl".split())
@@ -103,7 +104,7 @@ def test_compiled_chunks_of_every_size(name, schedule):
     as_good_as_sequential(schedule, name, 2, 130)
 
 
-# the largest chunk, where decays do not differ between channels (their blocks take minutes to compile)
+# the largest chunk, where decays do not differ between channels
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["deltanet", "gated_deltanet", "linear_attention", "mlstm", "simple_gla", "titans_linear"])
 def test_compiled_chunks_of_128(name):
