@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 import weakref
 from collections import OrderedDict
 from functools import cache
@@ -22,7 +23,9 @@ from torch import Tensor
 LARGE = 1 << 20                # bytes from which a result comes from the pool
 STEPS = 8                      # block sizes between a power of two and the next
 PAGE, HUGEPAGE = 4096, 14      # MADV_HUGEPAGE
+KEPT = 1 << 23                 # bytes that a thread keeps as its workspace, at most
 
+_own = threading.local()
 _idle: OrderedDict[int, Tensor] = OrderedDict()     # blocks nobody uses, by address, the longest unused first
 
 
@@ -36,6 +39,17 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     lease = (ctypes.c_char * block.nbytes).from_address(block.data_ptr())
     weakref.finalize(lease, _give, block).atexit = False
     return torch.frombuffer(lease, dtype=dtype, count=count).view(shape)
+
+
+def workspace(nbytes: int) -> Tensor:
+    """At least that many bytes for the time of one call into generated code: up to KEPT always the same ones of this
+    thread, which need no new pages."""
+    if nbytes > KEPT:
+        return empty(nbytes, dtype=torch.uint8)
+    held = getattr(_own, "memory", None)
+    if held is None or held.nbytes < nbytes:
+        held = _own.memory = torch.empty(1 << (nbytes - 1).bit_length(), dtype=torch.uint8)
+    return held
 
 
 def free_memory() -> int:

@@ -20,6 +20,7 @@ from .launch import Launch
 from .stepper import Stepper
 
 DEVICES = ("cpu",)
+FEW_ROWS = 32                  # rows up to which reading weights where they lie costs less than packing them
 FEW = 256                      # sequences up to which a step packs no weights
 CHECK_BYTES = 512 * 1024       # values of one tile that the recomputing backward pass keeps
 
@@ -64,6 +65,9 @@ class LlvmExecutable:
 
     @cached_property
     def single(self) -> Launch:
+        """The same without packs."""
+        if not self.infer.packs:
+            return self.infer
         return Launch(forward_kernel(self.cell, "step", packing=False), self.dtype)
 
     @cached_property
@@ -100,8 +104,8 @@ class LlvmExecutable:
         tensors |= {f"final.{s.name}": x for s, x in zip(cell.states, finals)}
         if keep and self.recompute:
             tensors |= {f"check.{s.name}": x for s, x in zip(cell.states, kept)}
-        launch = self.keep if keep else self.infer
-        launch(B, T, tensors, seed=seed, training=training)
+        few, many = self._both if not keep else (self.keep, self.keep)
+        (few if B * T <= FEW_ROWS else many)(B, T, tensors, seed=seed, training=training)
         return outputs, finals, tape
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
@@ -139,7 +143,8 @@ class LlvmExecutable:
                 d = d_states[s.name]
                 finals[s.name] = torch.zeros_like(finals[s.name]) if d is None else d.clone()
         return ([grads.get(f"d.{p.name}") for p in cell.inputs],
-                [s.sum(0) if (s := sums.get(f"d.{p.name}")) is not None else None for p in cell.params],
+                [None if (s := sums.get(f"d.{p.name}")) is None else s.sum(0) if blocks > 1 else s.squeeze(0)
+                 for p in cell.params],
                 [finals.get(f"d.{s.name}") for s in cell.states])
 
     def kept(self, tape: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -188,7 +193,7 @@ class LlvmExecutable:
 
     @cached_property
     def _both(self) -> tuple[Launch, Launch]:
-        """Kernels for few and for many sequences, made together: no later number of them compiles anything."""
+        """Kernels for few and for many rows, made together: no later number of them compiles anything."""
         return self.single, self.infer
 
     @cached_property
@@ -197,7 +202,7 @@ class LlvmExecutable:
 
     def ready(self, keep: bool) -> None:
         """Compile what `forward` and, if `keep`, `backward` will need, whatever the lengths."""
-        _ = (self.keep, self.back) if keep else self.infer
+        _ = (self.keep, self.back) if keep else self._both
 
     # -- for people -----------------------------------------------------------
     def explain(self, B: int | None = None, T: int | None = None) -> str:

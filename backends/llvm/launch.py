@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ...compiler.schedules.kernel import Buffer, Kernel, Pack
 from ...compiler.schedules.tune import tune
-from ..pages import empty
+from ..pages import workspace
 from . import jit, threads
 from .block import ALIGN, MOVING, moving
 
@@ -19,6 +20,7 @@ BIG_SUMS, SUM_ROWS = 1 << 20, 256   # sums of that many elements want that many 
 MOST_BLOCKS = 16               # batch blocks with sums of their own
 LEAD = {"input": 2, "output": 2, "check": 2, "param": 0, "sum": 1, "first": 1, "final": 1}    # axes before the shape
 RESULTS = ("output", "final", "check", "sum")
+SIZES = 64                     # of calls, whose layout is remembered
 LANES = 12                     # a stretch of lanes is a multiple of so many registers: of 1, 2, 3 and 4
 
 
@@ -38,7 +40,12 @@ class Launch:
         phases = [p for r in self.kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
         self.shares = any(p.weights for p in phases)                # rows share weights
         self.sums = sum(p.numel for p in self.kernel.ports if p.space == "sum")
-        self.packs = [_pack_size(p, self.kernel) for p in self.kernel.packs]
+        self.laid = lru_cache(maxsize=SIZES)(self._laid)
+        self.packs, self.pack_bytes = [], 0     # where each is, and its stride per head
+        for pack in self.kernel.packs:
+            numel, per_head = _pack_size(pack, self.kernel)
+            self.packs.append((self.pack_bytes, per_head))
+            self.pack_bytes += up(numel * size)
         ports, packs = len(self.kernel.ports), len(self.kernel.packs)
         self.block_type = ctypes.c_int64 * (moving(ports, packs) + len(MOVING) + ports + packs)
 
@@ -76,44 +83,56 @@ class Launch:
         chunk = max(least, -(-lanes.size * items // n // least) * least)
         return max(1, -(-lanes.size // chunk)), chunk
 
-    def header(self, B: int, T: int) -> tuple[list[int], int]:
-        """`block.WORDS` of the argument block, and the bytes of scratch memory."""
+    def _laid(self, B: int, T: int, n: int) -> tuple[list[int], int, list[list[int]]]:
+        """For n threads: `block.WORDS` of the argument block, the bytes of scratch memory, and the strides of every
+        port's tensor where it is contiguous."""
         block, blocks, tile = self.geometry(B, T)
         heads = self.kernel.heads.size if self.kernel.heads else 1
-        n = threads.num_threads()
         chunks, chunk = self.chunks(blocks * heads, n)
         slots = min(blocks * heads * chunks, 2 * n if n > 1 else 1)
         stride = sum(up(x * block) for x in self.fixed_bytes) + sum(up(x * block * tile) for x in self.tile_bytes)
-        words = [B, T, tile, block, blocks, heads, n, slots, stride, -(-T // tile), chunks, chunk]
-        return words, stride * slots + ALIGN
+        tiles = -(-T // tile)
+        words = [B, T, tile, block, blocks, heads, n, slots, stride, tiles, chunks, chunk]
+        return words, stride * slots + ALIGN, [_contiguous(p, T, tiles) for p in self.kernel.ports]
 
     def __call__(self, B: int, T: int, tensors: dict[str, Tensor], *, seed: int = 0, training: bool = False) -> None:
         """Run. `tensors`: one per port by name; sums as [blocks, *shape], zeroed."""
-        words, nbytes = self.header(B, T)
-        scratch = empty(nbytes, dtype=torch.uint8)
+        words, nbytes, contiguous = self.laid(B, T, threads.num_threads())
+        memory = workspace(nbytes + self.pack_bytes)
+        words, packs = list(words), up(memory.data_ptr())
         addresses, keep, late = [], [], []
-        for port in self.kernel.ports:
-            x = _dense(port, tensors[port.name])
-            if x is not tensors[port.name]:
-                keep.append(x)
-                if port.space in RESULTS:
-                    late.append((tensors[port.name], x))
-            words += _strides(port, x)
+        for port, strides in zip(self.kernel.ports, contiguous):
+            x = given = tensors[port.name]
+            if x.is_neg() or not x.is_contiguous():
+                x = _dense(port, x)
+                strides = _strides(port, x)
+                if x is not given:
+                    keep.append(x)
+                    if port.space in RESULTS:
+                        late.append((given, x))
+            words += strides
             addresses.append(x.data_ptr())
-        for numel, per_head in self.packs:
-            t = empty(numel, dtype=self.dtype)
-            keep.append(t)
+        for at, per_head in self.packs:
             words.append(per_head)
-            addresses.append(t.data_ptr())
-        self.function(self.block_type(*words, seed, training, up(scratch.data_ptr()), *addresses))
+            addresses.append(packs + at)
+        self.function(self.block_type(*words, seed, training, packs + self.pack_bytes, *addresses))
         for wanted, x in late:
             wanted.copy_(x)
-        del keep
+        del keep, memory
 
 
 def up(n: int) -> int:
     """The next multiple of `ALIGN`."""
     return -(-n // ALIGN) * ALIGN
+
+
+def _contiguous(port: Buffer, T: int, tiles: int) -> list[int]:
+    """`_strides` of a contiguous tensor."""
+    inner = port.numel
+    row = inner * (port.heads.size // port.groups if port.heads else 1)
+    steps = {"input": T, "output": T, "check": tiles}.get(port.space, 0)
+    return [0 if port.space == "param" else row * max(1, steps), row if steps else 0, inner if port.heads else 0,
+            inner // port.axes[0].size if port.rows and inner else 0]
 
 
 def _strides(port: Buffer, x: Tensor) -> list[int]:

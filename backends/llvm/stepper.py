@@ -30,12 +30,8 @@ class Stepper:
         if [p.name for p in ports] != list(tensors) or launch.kernel.packs:
             raise ValueError("a step takes the kernel's ports in their order, and no packs")
         self.function, self.threads, self.own = launch.function, threads.num_threads(), threading.local()
-        words, self.nbytes = launch.header(B, 1)
-        for port in ports:                      # contiguous [B, (1,) *shape]
-            inner = port.numel
-            row = inner * (port.heads.size // port.groups if port.heads else 1)
-            words += [row if port.space != "param" else 0, row if port.space in ("input", "output") else 0,
-                      inner if port.heads else 0, inner // port.axes[0].size if port.rows and inner else 0]
+        header, self.nbytes, strides = launch.laid(B, 1, self.threads)
+        words = [*header, *(word for some in strides for word in some)]
         self.fixed = struct.pack(f"{len(words)}q", *words)
         self.pack = struct.Struct(f"{len(MOVING) + len(ports)}q").pack
         self.given = [(torch.Size(shape), dtype) for name, (shape, dtype) in tensors.items()

@@ -2,10 +2,12 @@
 
 import ctypes
 
+import ostinato
 import pytest
 import torch
 from llvmlite import ir
 from ostinato.backends.llvm import jit
+from ostinato.backends.llvm.executable import FEW_ROWS
 from ostinato.backends.llvm.packing import _panel
 
 
@@ -28,3 +30,26 @@ def test_a_panel(dtype, kind, n, here):
     want[:, :w] = 0
     want[:, :here] = memory.as_strided((n, here), (across, along))
     assert torch.equal(to, want)
+
+
+def test_few_and_many_rows_agree_and_are_compiled_together():
+    """Few rows read weights where they lie, many read packs; no number of rows compiles anything later."""
+    layer = ostinato.compile("""
+cell c(I, H) {
+  input  x: [I]
+  param  W: [3*H, I], R: [3*H, H] ~ normal(0, 0.2)
+  state  h: [H] = 0
+  a, b, c = split(W @ x[t] + R @ h[t-1], 3)
+  h[t] = tanh(a + sigmoid(b) * c)
+  output h
+}""", I=21, H=37)
+    executable, x = layer._plan.executable, torch.randn(3, 2 * FEW_ROWS, 21)
+    want, _ = layer.reference(x)
+    with torch.no_grad():
+        layer(x[:1, :1])
+        compiled = ostinato.compile_count()
+        assert executable.infer.packs and not executable.single.packs
+        for B, T in ((1, 1), (1, FEW_ROWS), (1, FEW_ROWS + 1), (3, x.shape[1])):
+            y, _ = layer(x[:B, :T])
+            torch.testing.assert_close(y, want[:B, :T].float(), rtol=1e-5, atol=1e-6)
+        assert ostinato.compile_count() == compiled

@@ -1,6 +1,7 @@
 """Memory that results leave to later results."""
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -74,3 +75,13 @@ def test_threads_get_memory_of_their_own():
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(8)))
+
+
+def test_a_thread_keeps_its_workspace_and_shares_it_with_none():
+    first = pages.workspace(1000)
+    assert first.nbytes >= 1000 and pages.workspace(10).data_ptr() == first.data_ptr()
+    assert pages.workspace(first.nbytes + 1).nbytes > first.nbytes
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(lambda: pages.workspace(10).data_ptr()).result() != pages.workspace(10).data_ptr()
+    large = pages.KEPT + 1
+    assert pages.workspace(large).nbytes >= large and pages.workspace(10).nbytes <= pages.KEPT
