@@ -1,4 +1,5 @@
-"""schedule="auto" with sequences: a learned start is restarted though chunks cannot, and a schedule asked for is kept."""
+"""Sequences in chunks: a learned start is restarted, schedule="auto" finds another schedule where chunks cannot, and a
+schedule asked for is kept."""
 
 from __future__ import annotations
 
@@ -22,10 +23,11 @@ WAYS = [{"lengths": torch.tensor([3, 20])}, {"reset": torch.arange(40).view(2, 2
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("way", WAYS, ids=lambda w: " ".join(w))
-def test_a_learned_start_is_restarted(way, reverse):
-    layer = ostinato.compile(LEARNED, dtype=torch.float64, K=128, V=128)
+@pytest.mark.parametrize("schedule, K", [("auto", 128), ("chunk(4)", 5)])
+def test_a_learned_start_is_restarted(way, reverse, schedule, K):
+    layer = ostinato.compile(LEARNED, dtype=torch.float64, schedule=schedule, K=K, V=K)
     assert "chunk(" in repr(layer)
-    k, v = (torch.randn(2, 20, 128, dtype=torch.float64, requires_grad=True) for _ in "kv")
+    k, v = (torch.randn(2, 20, K, dtype=torch.float64, requires_grad=True) for _ in "kv")
     found = []
     for run in (layer.reference, layer):
         y, final = run(k, v, reverse=reverse, **way)
@@ -34,7 +36,10 @@ def test_a_learned_start_is_restarted(way, reverse):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
 
 
+BOTH = LEARNED.replace("0.9 * S[t-1]", "exp(-abs(k[t])) * S[t-1] * exp(-abs(v[t]))")
+
+
 def test_a_schedule_asked_for_is_kept():
-    layer = ostinato.compile(LEARNED, schedule="chunk(4)", dtype=torch.float64, K=3, V=4)
+    layer = ostinato.compile(BOTH, schedule="chunk(4)", dtype=torch.float64, K=3, V=4)
     with pytest.raises(OstinatoError, match="no schedule `chunk"):
         layer(torch.randn(2, 20, 3, dtype=torch.float64), torch.randn(2, 20, 4, dtype=torch.float64), **WAYS[0])

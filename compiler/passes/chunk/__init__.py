@@ -20,10 +20,10 @@ from ..dce import Dce, live
 from ..rewrite import Rewriter
 from . import vector
 from .coupled import Coupled, Group
-from .forms import NotLinear
+from .forms import NotLinear, Scale
 from .lift import Lift, Unchunkable, first_axes
 from .linear import Linear, dependence, linear
-from .matrix import Matrix, Written
+from .matrix import Constant, Matrix, Written
 from .readout import Readout
 from .solve import solved
 
@@ -167,8 +167,10 @@ class _Chunker:
             if len(states) == 1 and set(self.forms[state].scales) == {state}:
                 s = self.source.state(state)
                 scale, lead = self.forms[state].scales[state], s.type.rank - 2
-                parts = (self._decay(p, states, lead) for p in (scale.scalar, scale.row, scale.column))
-                self.matrix[state] = Matrix(self.b, s, self.dim, *parts)
+                parts = self._decays(scale, states, lead)
+                constants = tuple(Constant(self.value(name)[0], *self._decays(c, states, lead))
+                                  for name, c in self.forms[state].constants.items())
+                self.matrix[state] = Matrix(self.b, s, self.dim, *parts, constants=constants)
             else:
                 self._couple(states)
         return self.matrix[state]
@@ -180,6 +182,8 @@ class _Chunker:
             s = self.source.state(name)
             if s.type.shape != self.source.state(states[0]).type.shape:
                 raise Unchunkable(f"{', '.join(states)} depend on each other and have different shapes")
+            if self.forms[name].constants:
+                raise Unchunkable(f"{', '.join(states)} depend on each other, and a constant is added to {name}")
             lead = s.type.shape[:-2]
             for other, scale in self.forms[name].scales.items():
                 if scale.row or scale.column:
@@ -187,6 +191,9 @@ class _Chunker:
                 one = self.b.full(1.0, Type("real", (*lead, self.dim)))
                 group.decays[name, other] = self._decay(scale.scalar, states, len(lead)) or one
             self.matrix[name] = Coupled(self.b, s, self.dim, group=group)
+
+    def _decays(self, scale: Scale, states: tuple[str, ...], lead: int) -> tuple[str | None, ...]:
+        return tuple(self._decay(p, states, lead) for p in (scale.scalar, scale.row, scale.column))
 
     def _decay(self, node: str | None, states: tuple[str, ...], lead: int) -> str | None:
         if node is None:
@@ -256,7 +263,8 @@ class _Chunker:
         cell, b, ro = self.source, self.b, self.readout
         values = {o: ro.value(o.value, f"the output {o.name}") for o in (*cell.outputs, *cell.sums)}
         roots = [*values.values(), *self.next.values(), *(ro.values[s.init] for s in cell.states)]
-        needed = live(ro.b.nodes, [*roots, *(z for f in self.forms.values() for o in f.outers for z in o)])
+        parts = (z for f in self.forms.values() for o in (*f.outers, f.constants) for z in o)
+        needed = live(ro.b.nodes, [*roots, *parts])
         for n in tuple(ro.b.nodes):             # in their order, so that `value` never goes deep
             if n.name in needed:
                 self.value(n.name)

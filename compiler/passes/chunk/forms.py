@@ -1,8 +1,8 @@
-"""Matrices made of matrix states: scale * state, plus outer products."""
+"""Matrices made of matrix states: scale * state, plus outer products, plus multiples of constant matrices."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ....ir.cell import Node
 from ....ir.ops import spec_parts
@@ -24,10 +24,12 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """sum of scale * (old value of a state), by name, + sum of outer products of x [*lead, K] and y [*lead, V]."""
+    """sum of scale * (old value of a state), by name, + sum of outer products of x [*lead, K] and y [*lead, V],
+    + sum of scale * constant (a node that depends on parameters only), by node."""
 
     scales: dict[str, Scale]
     outers: tuple[tuple[str, str], ...] = ()
+    constants: dict[str, Scale] = field(default_factory=dict)
 
 
 class NotLinear(Exception):
@@ -42,8 +44,8 @@ class Forms:
 
     def scaled(self, f: Form, s: Scale) -> Form:
         t, x = self._times, self._times(s.scalar, s.row)
-        return Form({k: self.product(p, s) for k, p in f.scales.items()},
-                    tuple((t(x, a), t(s.column, c)) for a, c in f.outers))
+        scales, constants = ({k: self.product(p, s) for k, p in some.items()} for some in (f.scales, f.constants))
+        return Form(scales, tuple((t(x, a), t(s.column, c)) for a, c in f.outers), constants)
 
     def masked(self, cond: str, f: Form, when: bool) -> Form:
         """The form where a condition (of one axis at most) is `when`, elsewhere 0."""
@@ -62,13 +64,15 @@ class Forms:
             parts[place] = only(parts[place] or b.full(1.0, Type("real", shape)))
             return Scale(*parts)
         outers = tuple((x, only(y)) if place == 2 else (only(x), y) for x, y in f.outers)
-        return Form({k: part(s) for k, s in f.scales.items()}, outers)
+        scales, constants = ({k: part(s) for k, s in some.items()} for some in (f.scales, f.constants))
+        return Form(scales, outers, constants)
 
     def added(self, f: Form, g: Form) -> Form:
-        scales = dict(f.scales)
-        for k, s in g.scales.items():
-            scales[k] = self.sum(scales[k], s) if k in scales else s
-        return Form(scales, tuple(self._merged(f.outers + g.outers)))
+        scales, constants = dict(f.scales), dict(f.constants)
+        for mine, theirs in ((scales, g.scales), (constants, g.constants)):
+            for k, s in theirs.items():
+                mine[k] = self.sum(mine[k], s) if k in mine else s
+        return Form(scales, tuple(self._merged(f.outers + g.outers)), constants)
 
     def _merged(self, outers):
         """x y^T + x z^T = x (y + z)^T, and the same on the other side."""
@@ -135,6 +139,32 @@ class Forms:
             if r not in axes:
                 return Scale(column=b.broadcast(x, (*lead, n.type.shape[-1]), tuple(a - (a > r) for a in axes)))
         raise NotLinear(f"an element-wise factor that is no product of one of the rows and one of the columns ({name})")
+
+    def known(self, name: str) -> Form:
+        """A matrix known without the states."""
+        try:
+            return Form({}, self.outers(name))
+        except NotLinear:
+            n = self.b.node(name)
+            if not self._varies(name):
+                return Form({}, (), {name: Scale()})
+            if n.op == "add":
+                return self.added(*map(self.known, n.args))
+            for whole, other in (n.args, n.args[::-1]) if n.op == "mul" else ():
+                if not self._varies(whole):
+                    return self.scaled(self.known(whole), self.separate(other))
+            raise
+
+    def _varies(self, name: str) -> bool:
+        """Whether a node depends on more than parameters."""
+        stack, seen = [name], set()
+        while stack:
+            n = self.b.node(stack.pop())
+            if n.op in ("input", "state", "random"):
+                return True
+            stack += [a for a in n.args if a not in seen]
+            seen.update(n.args)
+        return False
 
     def outers(self, name: str) -> tuple[tuple[str, str], ...]:
         """A matrix known without the states as a sum of outer products."""

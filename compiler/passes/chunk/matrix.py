@@ -11,6 +11,9 @@ Decays are running products, so zeros (and logarithms -inf) are exact, and so ar
 from channel to channel, D(i, j) is a vector: inside a block of a few steps it is multiplied up (the operations
 `decayed`), between blocks it is the product of what comes before and after the start of the later block. So every
 factor is a product of decays of some steps, never a quotient: none is larger than 1 if the decays are not.
+
+Where c_i M of a constant matrix M is added (a restart from a learned state), S'_i has r_i M as well, r being one more
+running sum: r = decay * r + c.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from dataclasses import dataclass, field
 from ....ir.build import Builder
 from ....ir.cell import State
 from ....ir.types import Dim, Type
-from .lift import LETTERS
+from .lift import LETTERS, Unchunkable
 
 BLOCK = 16      # steps between which decays that differ from channel to channel are multiplied out
 
@@ -35,6 +38,17 @@ class Written:
     into: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A matrix [*lead, K, V] that is added at every step, times scalar [*lead, C] * row [*lead, C, K] *
+    column [*lead, C, V]."""
+
+    matrix: str
+    scalar: str | None = None
+    row: str | None = None
+    column: str | None = None
+
+
 @dataclass
 class Matrix:
     """A matrix state over a chunk. `scalar` [*lead, C], `row` [*lead, C, K], `column` [*lead, C, V]: its decay at
@@ -46,6 +60,7 @@ class Matrix:
     scalar: str | None = None
     row: str | None = None
     column: str | None = None
+    constants: tuple[Constant, ...] = ()
     cache: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -179,13 +194,41 @@ class Matrix:
         return rows[0] if len(rows) == 1 else b.concat(tuple(rows), n, self.dim)
 
     def of_state(self, reader: str, axis: int) -> str:
-        """(reader_i p(i)) . S_0: [*lead, i, V or K]."""
-        along, across = (self.row, self.column)[::1 if axis == 0 else -1]
-        if along is not None:
-            reader = self.b.op("mul", reader, self.before(along))
-        y = self.contract(reader, self.old, "ik,kv->iv" if axis == 0 else "iv,kv->ik")
-        y = y if across is None else self.b.op("mul", y, self.before(across))
-        return y if self.scalar is None else self.times(y, self.before(self.scalar))
+        """(reader_i p(i)) . S_0, and what constants have added: [*lead, i, V or K]."""
+        parts = [p and self.before(p) for p in (self.scalar, self.row, self.column)]
+        y = self._of_matrix(reader, axis, self.old, *parts)
+        for c in self.constants:
+            parts = [p and self.shifted(p, 1) for p in self._response(c)]
+            y = self.b.op("add", y, self._of_matrix(reader, axis, c.matrix, *parts))
+        return y
+
+    def _of_matrix(self, reader: str, axis: int, matrix: str, scalar: str | None, row: str | None,
+                   column: str | None) -> str:
+        """reader_i . (matrix times these factors at step i)"""
+        along, across = (row, column)[::1 if axis == 0 else -1]
+        reader = reader if along is None else self.b.op("mul", reader, along)
+        y = self.contract(reader, matrix, "ik,kv->iv" if axis == 0 else "iv,kv->ik")
+        return self.times(y if across is None else self.b.op("mul", y, across), scalar)
+
+    def _response(self, c: Constant) -> tuple[str | None, str | None, str | None]:
+        """r after every step, as (scalar, row, column), one of them. Raises Unchunkable."""
+        return self._once(("response", c), lambda: self._responded(c))
+
+    def _responded(self, c: Constant) -> tuple[str | None, str | None, str | None]:
+        b, wide = self.b, Type("real", (*self.lead, self.dim))
+        if (self.row or c.row) and (self.column or c.column):
+            raise Unchunkable(f"a constant is added to {self.state.name}, whose rows and columns both decay")
+        place = 1 if self.row or c.row else 2 if self.column or c.column else 0
+        shape = (*wide.shape, *((), (self.K,), (self.V,))[place])
+
+        def product(*factors: str | None) -> str:
+            out = b.full(1.0, Type("real", shape))
+            for f in filter(None, factors):
+                out = self.times(out, f)
+            return out
+
+        r = b.running(product(self.scalar, self.row, self.column), product(c.scalar, c.row, c.column), self.n)
+        return tuple(r if i == place else None for i in range(3))
 
     def applied(self, gram: str, w: Written, axis: int) -> str:
         """sum_j G(i, j) D(i, j) y_j with the decay of the other axis."""
@@ -216,9 +259,10 @@ class Matrix:
     def next(self, written: list[Written]) -> str:
         """S_C"""
         b, s = self.b, self.old
-        for d, axes in ((self.scalar, ()), (self.row, (self.n,)), (self.column, (self.n + 1,))):
-            if d is not None:
-                s = b.op("mul", s, b.broadcast(self.whole(d), b.type(s).shape, (*range(self.n), *axes)))
+        s = self._scaled(s, *(p and self.whole(p) for p in (self.scalar, self.row, self.column)))
+        for c in self.constants:
+            parts = (p and b.index(p, self.n, self.dim.size - 1) for p in self._response(c))
+            s = b.op("add", s, self._scaled(c.matrix, *parts))
         for w in written:
             x, y = w.x, w.y
             if self.scalar is not None:
@@ -229,3 +273,11 @@ class Matrix:
                 y = b.op("mul", y, self.after(self.column))
             s = b.op("add", s, self.contract(x, y, "ik,iv->kv"))
         return s
+
+    def _scaled(self, matrix: str, scalar: str | None, row: str | None, column: str | None) -> str:
+        """A matrix times a scalar [*lead], a factor of its rows [*lead, K] and one of its columns [*lead, V]."""
+        b = self.b
+        for d, axes in ((scalar, ()), (row, (self.n,)), (column, (self.n + 1,))):
+            if d is not None:
+                matrix = b.op("mul", matrix, b.broadcast(d, b.type(matrix).shape, (*range(self.n), *axes)))
+        return matrix

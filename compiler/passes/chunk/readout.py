@@ -1,7 +1,8 @@
 """Matrix states at one step: every use of a matrix state in terms of reads of its old value.
 
-A value is followed as `Form`: scale * state, plus outer products. A contraction of such a value with a vector is
-then a read of the old state by a vector and local terms,
+A value is followed as `Form`: scale * state, plus outer products (and multiples of constants, such as a learned start
+that a restart puts in). A contraction of such a value with a vector is then a read of the old state by a vector and
+local terms,
 
     q . (d S + x y^T) = (q d) . S + (q . x) y
 
@@ -87,7 +88,7 @@ class Readout(Forms):
         got = self.forms.get(name)
         if isinstance(got, NotLinear):
             raise got
-        return got if got is not None else Form({}, self.outers(self.values[name]))
+        return got if got is not None else self.known(self.values[name])
 
     def _form(self, n: Node) -> Form:
         b = self.b
@@ -161,12 +162,16 @@ class Readout(Forms):
         """reader . form, [*lead, the other axis]"""
         b, total = self.b, None
         shape = (*t.shape[:-2], t.shape[-1 - axis])
-        for state, s in f.scales.items():
-            along, across = (s.row, s.column)[::1 if axis == 0 else -1]
-            y = self._times(across, self.leaf(state, axis, self._times(along, reader), Type("real", shape)))
-            y = self._times(s.scalar, y)
-            total = y if total is None else b.op("add", total, y)
         lead = LETTERS[:t.rank - 2]
+        for name, s in (*f.scales.items(), *f.constants.items()):
+            along, across = (s.row, s.column)[::1 if axis == 0 else -1]
+            by = self._times(along, reader)
+            if name in f.scales:
+                y = self.leaf(name, axis, by, Type("real", shape))
+            else:
+                y = b.contract(by, name, f"{lead}y,{lead}yz->{lead}z" if axis == 0 else f"{lead}z,{lead}yz->{lead}y")
+            y = self._times(s.scalar, self._times(across, y))
+            total = y if total is None else b.op("add", total, y)
         for outer in f.outers:
             along, across = outer[::1 if axis == 0 else -1]
             y = self._times(b.contract(reader, along, f"{lead}z,{lead}z->{lead}"), across)
