@@ -97,7 +97,7 @@ class Coupled(Matrix):
         for name, m in self.group.members.items():
             left = self.group.responses("first", frozenset({name})).get(self.state.name)
             if left is not None:
-                y = self.times(self.contract(reader, m.old, "ik,kv->iv" if axis == 0 else "iv,kv->ik"), left)
+                y = self.contract(self.times(reader, left), m.old, "ik,kv->iv" if axis == 0 else "iv,kv->ik")
                 total = y if total is None else b.op("add", total, y)
         return total
 

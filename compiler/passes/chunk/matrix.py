@@ -204,11 +204,13 @@ class Matrix:
 
     def _of_matrix(self, reader: str, axis: int, matrix: str, scalar: str | None, row: str | None,
                    column: str | None) -> str:
-        """reader_i . (matrix times these factors at step i)"""
+        """reader_i . (matrix times these factors at step i). Scalars go to the reader, too, so that the gradient of a
+        decay is a product with the reader's, and not with what was read, which would have to be read again."""
         along, across = (row, column)[::1 if axis == 0 else -1]
-        reader = reader if along is None else self.b.op("mul", reader, along)
+        for factor in (along, scalar):
+            reader = self.times(reader, factor)
         y = self.contract(reader, matrix, "ik,kv->iv" if axis == 0 else "iv,kv->ik")
-        return self.times(y if across is None else self.b.op("mul", y, across), scalar)
+        return y if across is None else self.b.op("mul", y, across)
 
     def _response(self, c: Constant) -> tuple[str | None, str | None, str | None]:
         """r after every step, as (scalar, row, column), one of them. Raises Unchunkable."""

@@ -165,12 +165,12 @@ class Readout(Forms):
         lead = LETTERS[:t.rank - 2]
         for name, s in (*f.scales.items(), *f.constants.items()):
             along, across = (s.row, s.column)[::1 if axis == 0 else -1]
-            by = self._times(along, reader)
+            by = self._times(s.scalar, self._times(along, reader))     # not the result: see `matrix._of_matrix`
             if name in f.scales:
                 y = self.leaf(name, axis, by, Type("real", shape))
             else:
                 y = b.contract(by, name, f"{lead}y,{lead}yz->{lead}z" if axis == 0 else f"{lead}z,{lead}yz->{lead}y")
-            y = self._times(s.scalar, self._times(across, y))
+            y = self._times(across, y)
             total = y if total is None else b.op("add", total, y)
         for outer in f.outers:
             along, across = outer[::1 if axis == 0 else -1]
