@@ -9,7 +9,7 @@ from . import math
 from .evaluate import Evaluator
 from .loops import i64
 from .memory import Index, copy, element_type, horizontal, size_of
-from .vector import splat
+from .vector import splat, totals
 from .whole import whole
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
@@ -193,6 +193,8 @@ class PhaseEmitter(Evaluator):
         self.results = {}
         for g in p.groups:
             self._group(g)
+        if self._aside():
+            self._side_by_side()
         for c in self._copies():
             values = [(s, self._stored(s, c)) for s in p.stores]
             for s, value in values:
@@ -205,6 +207,23 @@ class PhaseEmitter(Evaluator):
         return self.value(s.node, idx, c)
 
     # -- reductions -----------------------------------------------------
+    def _aside(self) -> bool:
+        """Whether sums along the lanes come out side by side, one register for all copies."""
+        p = self.phase
+        return p.lane == "red" and self.blocked is not None and len(self.at[self.blocked]) == p.unroll and all(
+            g.dims[-1].size % self.width == 0 < g.dims[-1].size for g in p.groups) and all(
+            self._kind(n) == "sum" and self.nodes[n].type.kind == "real" for g in p.groups for n in g.nodes)
+
+    def _side_by_side(self) -> None:
+        """From accumulators of unrolled copies to one register; from here on the blocked axis lies in the lanes."""
+        before = self._copies()
+        first = self.at[self.blocked][0]
+        self.at[self.blocked] = [Index(self.blocked, 0, first.base, 0, len(before))]
+        (after,) = self._copies()
+        for n in (n for g in self.phase.groups for n in g.nodes):
+            xs = [self.results.pop((n, tuple(ix.key for ix in c.values()))) for c in before]
+            self._keep(n, after, totals(self.nest.b, xs))
+
     def _group(self, g: Group) -> None:
         """All reductions of a group in one nest, accumulators in registers."""
         copies = self._copies()
@@ -227,9 +246,8 @@ class PhaseEmitter(Evaluator):
                     xs = [
                         self._combine(n, xs[i], xs[i + 1]) if i + 1 < len(xs) else xs[i] for i in range(0, len(xs), 2)
                     ]
-                total[j] = (
-                    horizontal(self.nest.b, xs[0], lambda b, x, y: self._combine(n, x, y)) if red_lanes else xs[0]
-                )
+                total[j] = xs[0] if not red_lanes or self._aside() else horizontal(
+                    self.nest.b, xs[0], lambda b, x, y: self._combine(n, x, y))
         left = size - whole if red_lanes else 0
         while left:                              # remaining lanes of a vectorised reduction
             tail = w if left >= w else left

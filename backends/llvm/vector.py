@@ -84,13 +84,15 @@ def fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
 
 
 def totals(b: ir.IRBuilder, xs: list[ir.Value]) -> ir.Value:
-    """A register whose lane r is the sum over the lanes of xs[r]; as many as it has lanes, a power of two. Halves of
-    two registers are added side by side until one is left, which takes a third of what sums one by one take."""
-    n = size = len(xs)
-    while len(xs) > 1:
-        size //= 2                              # lanes that the partial sums of one x take after this round
-        starts = range(0, 2 * n, 2 * size)      # of the sums in a pair of registers
-        halves = [ir.Constant(ir.VectorType(I32, n), [s + k + h for s in starts for k in range(size)])
-                  for h in (0, size)]
-        xs = [b.fadd(*(b.shuffle_vector(p, q, half) for half in halves)) for p, q in zip(xs[::2], xs[1::2])]
+    """A vector whose lane r is the sum over the lanes of xs[r]; their number and their lanes are powers of two, and
+    there are no more of them than lanes. Halves of two registers are added side by side until one is left, then its
+    own halves: a third of the work of one sum after the other."""
+    size = xs[0].type.count                     # lanes that the partial sums of one x take
+    while size > 1:
+        pairs = list(zip(xs[::2], xs[1::2])) or [(xs[0], xs[0])]
+        lanes = xs[0].type.count * (2 if len(xs) > 1 else 1)
+        size //= 2
+        halves = [ir.Constant(ir.VectorType(I32, lanes // 2), [s + k + h for s in range(0, lanes, 2 * size)
+                                                               for k in range(size)]) for h in (0, size)]
+        xs = [b.fadd(*(b.shuffle_vector(p, q, half) for half in halves)) for p, q in pairs]
     return xs[0]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...ir.cell import Cell
-from ..analysis.domains import domains
+from ...ir.cell import Cell, Node
+from ..analysis.domains import domains, has_weights
 from .hazards import doubled
 from .kernel import Buffer, Part, Run
 from .phases import Planner
@@ -34,6 +34,28 @@ class Scratch:
         return name
 
 
+def _delayed(cell: Cell, part: dict[str, str]) -> dict[str, Node]:
+    """The nodes in order, but products that are larger than their factors, and that only steps read, come where they
+    are read first, as a part of the steps: the update of a matrix state then stays in registers."""
+    nodes = cell.nodes()
+    users: dict[str, list[str]] = {n: [] for n in nodes}
+    for n in cell.body:
+        for a in n.args:
+            users[a].append(n.name)
+    stored = {o.value for o in (*cell.outputs, *cell.sums)}
+    late: dict[str, list[str]] = {}
+    for name, n in nodes.items():
+        if part[name] == "pre" and n.op == "contract" and is_reduction(n) and not has_weights(n, nodes) and \
+                n.type.numel > sum(nodes[a].type.numel for a in n.args) and name not in stored and users[name] and \
+                all(part[u] == "step" for u in users[name]):
+            late.setdefault(users[name][0], []).append(name)
+    for name in (n for group in late.values() for n in group):
+        part[name] = "step"
+    moved = {n for group in late.values() for n in group}
+    order = [n for name in nodes if name not in moved for n in (*late.get(name, ()), name)]
+    return {n: nodes[n] for n in order}
+
+
 def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict[str, str],
               outputs: dict[str, str], sums: dict[str, str], *, packing: bool = True,
               shared: frozenset[str] = frozenset()) -> Run:
@@ -43,8 +65,8 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
     `shared`: expensive values that steps take from the part before even where
     they read them only once, as that part needs them itself."""
     mark = len(scratch.buffers)
-    nodes = cell.nodes()
     part = {n: "pre" if d == "static" else d for n, d in domains(cell).items()}
+    nodes = _delayed(cell, part)
     reads = {n.name: (inputs if n.op == "input" else params)[n.attr("name")]
              for n in cell.body if n.op in ("input", "param")}
     state_reads = {n.name: f"{scratch.prefix}state.{n.attr('name')}" for n in cell.body if n.op == "state"}

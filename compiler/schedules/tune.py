@@ -82,7 +82,10 @@ def _phase(p: Phase, run: Run, width: int, budget: int, packing: bool, per_head:
     if p.lane == "red":
         dims = p.groups[0].dims
         if p.shape:
-            return replace(p, block="par", unroll=max(1, min(4, 8 // members)) if p.shape[-1].size >= 4 else 1)
+            n = max(1, min(4, 8 // members)) if p.shape[-1].size >= 4 else 1
+            while not p.weights and 2 * n <= min(width, budget // members) and p.shape[-1].size % (2 * n) == 0:
+                n *= 2                          # their sums fill a register: `nests` adds them up side by side
+            return replace(p, block="par", unroll=n)
         return replace(p, vectors=_vectors(dims[-1].size, width, 4))
     if p.lane == "par" and _is_product(p, run):
         vectors = _vectors(p.shape[-1].size, width, min(4, budget // (2 * members)))
