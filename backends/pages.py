@@ -38,7 +38,9 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     block = _take(_rounded(nbytes))
     lease = (ctypes.c_char * block.nbytes).from_address(block.data_ptr())
     weakref.finalize(lease, _give, block).atexit = False
-    return torch.frombuffer(lease, dtype=dtype, count=count).view(shape)
+    # Not a view, which autograd would not let anyone change in place.
+    memory = torch.frombuffer(lease, dtype=dtype, count=count).untyped_storage()
+    return torch.empty(0, dtype=dtype).set_(memory, 0, shape)
 
 
 def workspace(nbytes: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._C import _len_torch_dispatch_stack
 from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from . import recur
@@ -20,7 +21,14 @@ Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]      # inputs, params, s
 
 def watched() -> bool:
     """Whether something follows the calls: a compiler, a mode, a transform."""
-    return is_compiling() or _len_torch_dispatch_stack() != 0 or peek_interpreter_stack() is not None
+    return (is_compiling() or _len_torch_dispatch_stack() != 0 or peek_interpreter_stack() is not None
+            or forward_ad._current_level >= 0)
+
+
+def tangents(*groups: Iterable[Tensor]) -> bool:
+    """Whether derivatives travel forwards with some tensor (`torch.func.jvp`): operators would drop them silently."""
+    return forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(x).tangent is not None for group in groups for x in group)
 
 
 def possible(*groups: Iterable[Tensor]) -> bool:
@@ -64,7 +72,8 @@ class _Recur(torch.autograd.Function):
         ctx.plan, ctx.counts, ctx.seed, ctx.training = plan, counts, seed, training
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *tape)
-        return (*outputs, *finals)
+        # A view may not be changed in place: give the memory as a tensor of its own.
+        return tuple(x.new_empty(0).set_(x) if x._is_view() else x for x in (*outputs, *finals))
 
     @staticmethod
     def backward(ctx, *grads):

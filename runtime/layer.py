@@ -237,6 +237,9 @@ class Layer(nn.Module):
         plan = self._plan if spec is None else spec.plan(self._plan, self.schedule == "auto")
         params, start = self._derive(plan)
         xs, states = self._input_parts.split(xs), self._initial(state, start, B if spec is None else spec.count(B))
+        if direct.tangents(xs, params, states):
+            fail("not_yet", what=f"forward-mode differentiation (jvp) of `{self.cell.name}`",
+                 instead="use backward(), torch.autograd.grad, or jvp of layer.reference")
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*xs, *params, *states))
         given = plan, (xs, params, states), self._seed_for(seed), self.training, keep
         flat = direct.call(*given) if spec is None else sequences.call(spec, *given)

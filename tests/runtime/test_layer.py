@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from ostinato import compile
 from ostinato.frontend.diagnostics import OstinatoError
 from ostinato.ir import interp
 from ostinato.runtime import direct
@@ -97,6 +98,15 @@ def test_several_outputs_are_a_named_tuple(counter):
     assert torch.equal(pickle.loads(pickle.dumps(y)).count, y.count)
     named, _ = counter(k=k, x=x)
     assert torch.equal(named.total, y.total)
+
+
+def test_fields_of_outputs_are_what_python_reads():
+    layer = compile("""cell a() {
+  input  x: []
+  output \ufb01: [] = x[t], fi: [] = 2 * x[t], \u210e: [] = 3 * x[t]
+}""")
+    y, _ = layer(torch.ones(1, 1))
+    assert y._fields == ("fi", "_1", "h") and [v.item() for v in y] == [1.0, 2.0, 3.0]
 
 
 def test_state_continues_a_sequence(counter):
@@ -233,6 +243,37 @@ def test_second_derivatives_are_refused(lstm):
     (g,) = torch.autograd.grad(lstm(x)[0].pow(2).sum(), x, create_graph=True)
     with pytest.raises(OstinatoError, match="second derivative"):
         g.sum().backward()
+
+
+@pytest.mark.parametrize("schedule, T", [("sequential", 600), ("scan(3)", 6), ("chunk(4)", 600), ("sequential", 3)])
+def test_results_may_be_changed_in_place(schedule, T):
+    """Large ones too, whose memory is the pool's, and those that a form cuts out of others."""
+    layer = compile("""cell ema(H) {
+  input  x: [H], a: [H]
+  state  h: [H] = 0
+  h[t] = sigmoid(a[t]) * h[t-1] + x[t]
+  output h
+}""", H=256, schedule=schedule)
+
+    def gradient(change):
+        x, a = (torch.randn(2, T, 256, generator=torch.Generator().manual_seed(k)).requires_grad_() for k in (0, 1))
+        y, state = layer(x, a)
+        y, h = change(y), change(state["h"])
+        (y.square().sum() + h.square().sum()).backward()
+        return x.grad, a.grad
+
+    for found, wanted in zip(gradient(lambda y: y.mul_(2).add_(1)), gradient(lambda y: y * 2 + 1)):
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("call", [lambda layer, x: layer(x)[0], lambda layer, x: layer.step(x[:, 0])[0]])
+def test_forward_mode_is_refused(lstm, call):
+    """An operator would drop the tangents, and the derivative would be 0 without a word."""
+    x = randn(2, 3, lstm.cell.inputs[0].type.sizes[0])
+    with pytest.raises(OstinatoError, match="forward-mode"), torch.no_grad():
+        torch.func.jvp(lambda q: call(lstm, q), (x,), (x,))
+    with torch.autograd.forward_ad.dual_level():
+        assert call(lstm, x).shape[0] == 2
 
 
 def test_reference_is_float64(lstm_cell):
