@@ -16,7 +16,7 @@ from ...ir.cell import Cell
 from ...ir.types import Type
 from ..pages import empty
 from . import threads
-from .launch import Launch
+from .launch import Launch, tuned
 from .stepper import Stepper
 
 DEVICES = ("cpu",)
@@ -61,7 +61,7 @@ class LlvmExecutable:
 
     @cached_property
     def infer(self) -> Launch:
-        return Launch(forward_kernel(self.cell, "forward"), self.dtype)
+        return Launch(self._forward, self.dtype)
 
     @cached_property
     def single(self) -> Launch:
@@ -79,6 +79,10 @@ class LlvmExecutable:
     @cached_property
     def back(self) -> Launch:
         return Launch(self._backward, self.dtype, self.tile)
+
+    @cached_property
+    def _forward(self) -> Kernel:
+        return forward_kernel(self.cell, "forward")
 
     @cached_property
     def _backward(self) -> Kernel:
@@ -208,7 +212,7 @@ class LlvmExecutable:
     def explain(self, B: int | None = None, T: int | None = None) -> str:
         """What runs, and what the backward pass keeps."""
         lines = ["schedule sequential: fused kernels, one pass over time, a tile of steps at a time"]
-        for title, kernel in self._kernels().items():
+        for title, kernel in (("forward", self._forward), ("backward", self._backward)):
             for run in kernel.runs:
                 n = {w: len(getattr(run, w).phases) for w in ("before", "steps", "after")}
                 lines.append(f"  {title}{' (again)' if run.prefix == 'f.' else ''}: {n['before']} loop nests before "
@@ -229,15 +233,12 @@ class LlvmExecutable:
         """Text of the stages "schedule", "llvm" and "asm": forward, then backward."""
         match stage:
             case "schedule":
-                return "\n".join(print_kernel(k) for k in self._kernels().values())
+                return "\n".join(print_kernel(tuned(k, self.dtype)) for k in (self._forward, self._backward))
             case "llvm":
                 return "\n".join(x.llvm() for x in (self.infer, self.back))
             case "asm":
                 return "\n".join(x.code.asm() for x in (self.infer, self.back))
         return None
-
-    def _kernels(self) -> dict[str, Kernel]:
-        return {"forward": self.infer.kernel, "backward": self.back.kernel}
 
     # -- tensors --------------------------------------------------------------
     def _tensors(self, inputs, params, states) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ class Launch:
     def __init__(self, kernel: Kernel, dtype: torch.dtype, tile: int | None = None):
         self.dtype, self.tile = dtype, tile
         width = self.width = jit.vector_width(dtype)
-        self.kernel = tune(kernel, width, 32 if jit.host()["vector_bits"] == 512 else 16)
+        self.kernel = tuned(kernel, dtype)
         self.code = jit.compile_described(f"{self.kernel} {dtype} {width}", self.llvm, "run")
         self.function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.code.address("run"))
         size = torch.finfo(dtype).bits // 8
@@ -119,6 +119,11 @@ class Launch:
         for wanted, x in late:
             wanted.copy_(x)
         del keep, memory
+
+
+def tuned(kernel: Kernel, dtype: torch.dtype) -> Kernel:
+    """The kernel in blocks for the host's registers."""
+    return tune(kernel, jit.vector_width(dtype), 32 if jit.host()["vector_bits"] == 512 else 16)
 
 
 def up(n: int) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from llvmlite import ir
 
@@ -13,6 +14,7 @@ I64 = ir.IntType(64)
 Parts = list[tuple[int, int]]           # offset and lanes (0: a scalar) of the registers of one block of columns
 
 
+@lru_cache(maxsize=1 << 14)                     # one object for all uses, as its text takes long to write
 def i64(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 

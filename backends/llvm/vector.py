@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from llvmlite import ir
 
 F32, F64 = ir.FloatType(), ir.DoubleType()
@@ -42,9 +44,14 @@ def is_bool(type: ir.Type) -> bool:
 
 def const(type: ir.Type, value) -> ir.Constant:
     """The constant `value` in every lane (a float is rounded to the type first)."""
-    n, e = lanes(type), element(type)
     value = float(value) if is_real(type) else int(value)
-    return ir.Constant(type, [value] * n) if n else ir.Constant(e, value)
+    return _constant(element(type), lanes(type), value, str(value))
+
+
+@lru_cache(maxsize=1 << 14)
+def _constant(type: ir.Type, n: int, value, text: str) -> ir.Constant:
+    """One object for all uses, as its text takes long to write. `text` tells 0 from -0."""
+    return ir.Constant(ir.VectorType(type, n), [value] * n) if n else ir.Constant(type, value)
 
 
 def splat(b: ir.IRBuilder, value: ir.Value, n: int) -> ir.Value:
@@ -53,7 +60,7 @@ def splat(b: ir.IRBuilder, value: ir.Value, n: int) -> ir.Value:
         return value
     vec = ir.VectorType(value.type, n)
     if isinstance(value, ir.Constant):
-        return ir.Constant(vec, [value.constant] * n)
+        return _constant(value.type, n, value.constant, str(value.constant))
     undef = ir.Constant(vec, ir.Undefined)
     one = b.insert_element(undef, value, ir.Constant(I32, 0))
     return b.shuffle_vector(one, undef, ir.Constant(ir.VectorType(I32, n), [0] * n))

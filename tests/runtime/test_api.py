@@ -8,6 +8,7 @@ import pytest
 import torch
 from ostinato import OstinatoError
 from ostinato.backends.interpreter import Interpreter
+from ostinato.backends.llvm import jit
 from torch import nn
 
 ZOO = Path(__file__).parents[2] / "examples" / "zoo"
@@ -166,3 +167,12 @@ def test_what_is_kept_changes_memory_not_gradients(save):
 def test_save_is_checked():
     with pytest.raises(ostinato.OstinatoError, match="save"):
         ostinato.compile("cell c() {\n  input x: []\n  output y: [] = x[t]\n}\n", save="some")
+
+
+@pytest.mark.parametrize("cell, schedule", [("lstm", "auto"), ("gla", "chunk(16)"), ("ema", "scan")])
+def test_looking_at_a_layer_compiles_nothing(monkeypatch, cell, schedule):
+    monkeypatch.setattr(jit, "_compile", None)
+    sizes = {"lstm": {"I": 7, "H": 11}, "gla": {"K": 5, "V": 9, "N": 2}, "ema": {"D": 13}}[cell]
+    layer = ostinato.compile(ZOO / f"{cell}.ost", schedule=schedule, **sizes)
+    assert "kept" in layer.explain(B=2, T=64)
+    assert cell == "gla" or "for tile" in layer.ir("schedule")
