@@ -15,7 +15,7 @@ from ...ir.ops import OPS
 from .kernel import Group, Phase, Store
 from .phases import Planner
 from .units import EXPENSIVE, inline_leaves
-from .views import ASSEMBLED, is_reduction, reduced_dims
+from .views import ASSEMBLED, COMPUTED, is_reduction, reduced_dims
 
 STRUCTURE = ("broadcast", "slice", "index", "interleave")
 
@@ -99,17 +99,31 @@ class SumPlanner:
             inline = self.part[name] == "pre" and node.op not in ASSEMBLED and not inline_leaves(
                 name, self.nodes, lambda m: m in self.leaves)[1]
             if node.op in STRUCTURE or inline:
-                for a in node.args:
-                    self._supply(a, True)
+                self._operands(node, True)
             elif name not in self.steps.targets:
                 self.steps.store(name, self.steps.place(name))
             return
         if node.op in STRUCTURE or once and self._free(node):
-            for a in node.args:
-                self._supply(a, False, once)
+            self._operands(node, False, once)
         elif self.part[name] == "post":
             if name not in self.after.targets:
                 self.after.store(name, self.tile(name))
         elif not self.cross(name, True):
-            for a in node.args:
-                self._supply(a, False)
+            self._operands(node, False)
+
+    def _operands(self, node: Node, in_steps: bool, once: bool = False) -> None:
+        """See to it that `node` can be computed inline."""
+        for k, a in enumerate(node.args):
+            if k == 0 and node.op in COMPUTED:
+                self._store(a, in_steps)
+            else:
+                self._supply(a, in_steps, once)
+
+    def _store(self, name: str, in_steps: bool) -> None:
+        """See to it that `name` lies in a buffer."""
+        if name in self.leaves or (self.nodes[name].op == "state" if in_steps else
+                                   self.part[name] != "post" and self.cross(name, True)):
+            return
+        planner, place = (self.steps, self.steps.place) if in_steps else (self.after, self.tile)
+        if name not in planner.targets:
+            planner.store(name, place(name))

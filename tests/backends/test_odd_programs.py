@@ -2,6 +2,7 @@
 
 import ostinato
 import torch
+from ostinato.compiler.passes.masked import Masked
 from ostinato.runtime.sources import elaborate
 from ostinato.runtime.verify import verify_cell
 
@@ -102,3 +103,21 @@ HEADS_MEET_BACKWARDS = """cell c(H) heads N {
 
 def test_heads_that_meet_in_the_backward_pass_only():
     _check(HEADS_MEET_BACKWARDS, H=3, N=2)
+
+
+GROUPED = """cell c(K, D, N, G) heads N {
+  input  k: [K] heads G, i: int [] in [0, 4] heads G, z: [D]
+  param  W: [D, K], E: [5, K]  ~ normal(0, 1)
+  state  h: [D] = 0
+  h[t] = tanh(0.5 * h[t-1] + W @ (k[t] + E[i[t]]) + z[t])
+  output h
+}"""
+
+
+def test_gradients_of_parameters_read_at_computed_places_what_is_computed():
+    """A mask makes the grouped input a computed value, which the sum over the rows reads where its head lies."""
+    for name, text in {"table": GROUPED, "plain": GROUPED.replace(" + E[i[t]]", "")}.items():
+        cell = elaborate(text, None, dict(K=3, D=4, N=4, G=2)).cell
+        for masked in (Masked(valid=True)(cell), Masked(reset=True, valid=True)(cell)):
+            rows, _ = verify_cell(masked, dtypes=(torch.float64,), shapes=((2, 5), (1, 1)))
+            assert rows and all(r.ok for r in rows), (name, rows)
