@@ -195,10 +195,10 @@ class Evaluator:
         return out
 
     # -- accumulating ---------------------------------------------------
-    def accumulate(self, name: str, acc: ir.Value, c: dict[str, Index], red: tuple[Index, ...]) -> ir.Value:
-        """`acc` combined with the reduction's next term."""
+    def accumulate(self, name: str, acc: ir.Value, c: dict[str, Index], idx: tuple[Index, ...],
+                   red: tuple[Index, ...]) -> ir.Value:
+        """`acc` combined with the next term of the reduction at `idx`."""
         node, b = self.nodes[name], self.nest.b
-        idx = tuple(c[f"p{i}"] for i in range(node.type.rank))
         if node.op == "contract" and node.attr("semiring") == "sum":
             return self.add_product(name, acc, c, idx, red)
         if node.op == "contract":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...compiler.pipeline import Lowered, lower
 from ...compiler.schedules.build import backward_kernel, forward_kernel, recomputes
-from ...compiler.schedules.kernel import Kernel
+from ...compiler.schedules.kernel import PER_STEP, Kernel
 from ...compiler.schedules.printer import print_kernel
 from ...ir.cell import Cell
 from ...ir.types import Type
@@ -55,7 +55,7 @@ class LlvmExecutable:
         if not self.recompute:
             return None
         size = torch.finfo(self.dtype).bits // 8
-        per_step = sum(b.numel for b in self._backward.scratch if b.space == "tile") * size
+        per_step = sum(b.numel for b in self._backward.scratch if b.space in PER_STEP) * size
         states, inputs = (sum(p.type.numel for p in ports) for ports in (self.cell.states, self.cell.inputs))
         return max(1, min(64, max(CHECK_BYTES // max(1, per_step), -(-states // max(1, inputs)))))
 

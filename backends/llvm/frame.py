@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ...compiler.schedules.kernel import Buffer, Kernel
+from ...compiler.schedules.kernel import PER_STEP, Buffer, Kernel
 from .block import ALIGN, MOVING, PER_PORT, WORDS, moving
 from .loops import I64, i64
 from .memory import memory_type, size_of
@@ -17,7 +17,9 @@ class Frame:
         self.kernel, self.real, self.args = kernel, real, args
         self.buffers = {x.name: x for x in (*kernel.ports, *kernel.scratch)}
         self.same = {f"{r.prefix}next.{n}": f"{r.prefix}state.{n}" for r in kernel.runs for n in r.states
-                     if n not in r.doubled}     # updated in place: one memory, two names
+                     if n not in r.doubled and n not in r.trails}     # updated in place: one memory, two names
+        self.same |= {f"{r.prefix}{role}.{n}": trail for r in kernel.runs for n, trail in r.trails.items()
+                      for role in ("state", "next")}
         self.buffers |= {new: self.buffers[old] for new, old in self.same.items()}
         self.pointers: dict[str, ir.Value] = {}
         self.strides: dict[str, tuple[ir.Value, ir.Value]] = {}
@@ -62,12 +64,21 @@ class Frame:
         for buffer in self.kernel.scratch:
             self.pointers[buffer.name] = b.inttoptr(offset, self._pointer_type(buffer))
             rows = self.words["block"]
-            if buffer.space == "tile":
-                rows = b.mul(rows, self.words["tile"])
+            if buffer.space in PER_STEP:
+                rows = b.mul(rows, self.slots_of(b, buffer))
             size = b.mul(rows, i64(buffer.numel * size_of(memory_type(buffer.kind, self.real))))
             size = b.and_(b.add(size, i64(ALIGN - 1)), i64(-ALIGN))
             offset = b.add(offset, size)
         self.pointers |= {new: self.pointers[old] for new, old in self.same.items()}
+        for run in self.kernel.runs:            # after a step the state lies behind the one before it
+            for n, trail in run.trails.items():
+                after = i64(self.buffers[trail].numel)
+                self.pointers[f"{run.prefix}next.{n}"] = b.gep(self.pointers[trail], [after])
+
+    def slots_of(self, b: ir.IRBuilder, buffer: Buffer) -> ir.Value:
+        """Elements (of the buffer's axes) per row, of what is kept per step."""
+        tile = self.words["tile"]
+        return b.add(tile, i64(1)) if buffer.space == "trail" else tile
 
     def _pointer_type(self, buffer: Buffer) -> ir.Type:
         return memory_type(buffer.kind, self.real).as_pointer()
@@ -95,7 +106,7 @@ class Frame:
         if buffer.space in ("first", "final"):
             return b.mul(row, self.strides[buffer.name][0])
         t = c["t"].value(b) if "t" in c else step
-        if buffer.space == "tile":
-            return b.mul(b.add(b.mul(row, self.words["tile"]), t), i64(buffer.numel))
+        if buffer.space in PER_STEP:
+            return b.mul(b.add(b.mul(row, self.slots_of(b, buffer)), t), i64(buffer.numel))
         sb, st = self.strides[buffer.name]
         return b.add(b.mul(row, sb), b.mul(b.add(self.tile_start, t), st))

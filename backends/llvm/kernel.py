@@ -13,12 +13,14 @@ from llvmlite import ir
 
 from ...compiler.schedules.kernel import Kernel, Part, Run
 from . import parallel
+from .ahead import fetch_ahead
 from .block import WORDS
 from .frame import Frame
 from .loops import I64, Nest, i64
-from .memory import copy, memory_type, size_of
+from .memory import Index, copy, memory_type, size_of
 from .nests import PhaseEmitter
 from .packing import emit_packs
+from .sweeps import SweepEmitter
 
 PTR = ir.PointerType()
 
@@ -109,6 +111,7 @@ class _Item:
             self._phases(run, run.before, steps, None)
 
             def step(t, _, run=run):
+                fetch_ahead(run, self.frame, self.nest, t)
                 self._phases(run, run.steps, steps, t)
                 for s in sorted(run.doubled):
                     b, pair = self.nest.b, [self.frame.slots[f"{run.prefix}{r}.{s}"] for r in ("state", "next")]
@@ -124,8 +127,9 @@ class _Item:
 
     def _phases(self, run: Run, part: Part, steps: ir.Value, t: ir.Value | None) -> None:
         for p in part.phases:
-            PhaseEmitter(self.kernel, run, part, self.frame, self.nest, self.real, self.width,
-                         self.frame.count, steps, t).emit(p)
+            emitter = SweepEmitter if p.sweep else PhaseEmitter
+            emitter(self.kernel, run, part, self.frame, self.nest, self.real, self.width,
+                    self.frame.count, steps, t).emit(p)
 
     def _copy(self, to: str, from_: str, tile: ir.Value | None = None) -> None:
         """Copy a state between scratch and a port, row by row; of a state with the lanes that items divide, its own."""
@@ -143,8 +147,8 @@ class _Item:
                 ends = []
                 for name in (to, from_):
                     port = frame.buffers[name]
-                    if port.space == "state":
-                        at = b.mul(i, i64(port.numel))
+                    if port.space in ("state", "trail"):
+                        at = frame.row(b, port, {"b": Index("row", 0, i)}, i64(0))
                     else:
                         sb, st = frame.strides[name]
                         at = b.mul(i, sb)

@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ...compiler.schedules.kernel import Buffer, Kernel, Pack
+from ...compiler.schedules.kernel import PER_STEP, Buffer, Kernel, Pack
 from ...compiler.schedules.tune import tune
 from ..pages import workspace
 from . import jit, threads
@@ -35,8 +35,7 @@ class Launch:
         self.function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.code.address("run"))
         size = torch.finfo(dtype).bits // 8
         nbytes = {"real": size, "int": 8, "bool": 1}
-        self.fixed_bytes = [b.numel * nbytes[b.kind] for b in self.kernel.scratch if b.space != "tile"]
-        self.tile_bytes = [b.numel * nbytes[b.kind] for b in self.kernel.scratch if b.space == "tile"]
+        self.bytes = [(b.numel * nbytes[b.kind], b.space) for b in self.kernel.scratch]
         phases = [p for r in self.kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
         self.shares = any(p.weights for p in phases)                # rows share weights
         self.sums = sum(p.numel for p in self.kernel.ports if p.space == "sum")
@@ -69,7 +68,7 @@ class Launch:
             block = max(block, -(-B // MOST_BLOCKS))
         tile = self.tile
         if tile is None:
-            per_step = max(1, sum(self.tile_bytes)) * block
+            per_step = max(1, sum(n for n, space in self.bytes if space in PER_STEP)) * block
             least = -(-SUM_ROWS // block) if self.sums >= BIG_SUMS else 8 if self.shares else 1
             tile = max(least, min(256, TILE_BYTES // per_step))
         return block, -(-B // block), max(1, min(tile, T) if self.tile is None else tile)
@@ -90,7 +89,8 @@ class Launch:
         heads = self.kernel.heads.size if self.kernel.heads else 1
         chunks, chunk = self.chunks(blocks * heads, n)
         slots = min(blocks * heads * chunks, 2 * n if n > 1 else 1)
-        stride = sum(up(x * block) for x in self.fixed_bytes) + sum(up(x * block * tile) for x in self.tile_bytes)
+        times = {"tile": tile, "trail": tile + 1}
+        stride = sum(up(size * block * times.get(space, 1)) for size, space in self.bytes)
         tiles = -(-T // tile)
         words = [B, T, tile, block, blocks, heads, n, slots, stride, tiles, chunks, chunk]
         return words, stride * slots + ALIGN, [_contiguous(p, T, tiles) for p in self.kernel.ports]

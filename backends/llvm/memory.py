@@ -137,6 +137,29 @@ def copy(b: ir.IRBuilder, to: ir.Value, from_: ir.Value, nbytes: ir.Value) -> No
     b.call(memcpy, [b.bitcast(to, byte), b.bitcast(from_, byte), nbytes, ir.Constant(BIT, 0)])
 
 
+def joined(b: ir.IRBuilder, values: list[ir.Value], combine) -> ir.Value:
+    """The combined lanes of each of 2^n vectors of at least as many lanes (a power of two), as one vector: halves are
+    added up until there are as many lanes as vectors, then neighbours are woven together."""
+    n, rows = values[0].type.count, len(values)
+    while n > rows:
+        n //= 2
+        values = [combine(b, _pick(b, v, v, range(n)), _pick(b, v, v, range(n, 2 * n))) for v in values]
+    step = 1
+    while step < rows:                          # lanes with the bit `step` are the second one's: a blend and a shuffle
+        blend = [lane + (rows if lane & step else 0) for lane in range(rows)]
+        cross = [(lane ^ step) + (rows if lane & step else 0) for lane in range(rows)]
+        values = [combine(b, _pick(b, x, y, blend), _pick(b, x, y, cross))
+                  for x, y in zip(values[::2], values[1::2])]
+        step *= 2
+    return values[0]
+
+
+def _pick(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes) -> ir.Value:
+    i32 = ir.IntType(32)
+    lanes = list(lanes)
+    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(i32, len(lanes)), lanes))
+
+
 def horizontal(b: ir.IRBuilder, value: ir.Value, combine) -> ir.Value:
     """Combine all lanes by halving, in a fixed order."""
     n = value.type.count

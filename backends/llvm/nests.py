@@ -25,7 +25,7 @@ class PhaseEmitter(Evaluator):
         self.phase = p
         # what this phase computes itself; a sum reads whatever has a buffer
         self.own = set() if p.rows == "sum" else (
-            {n for g in p.groups for n in g.nodes} | {s.node for s in p.stores} | {s.node for s, _ in p.inner})
+            {n for g in p.groups for n in g.nodes} | {s.node for s in p.stores})
         if p.call:
             self._call(p)
             return
@@ -286,24 +286,10 @@ class PhaseEmitter(Evaluator):
         out, k = [], 0
         red = [self.at[f"r{i}"][0] for i in range(len(g.dims) - 1)]
         for n, c in jobs:
+            idx = tuple(c[f"p{i}"] for i in range(self.nodes[n].type.rank))
             for ix in last:
-                out.append(self.accumulate(n, accs[k], c, (*red, ix)))
+                out.append(self.accumulate(n, accs[k], c, idx, (*red, ix)))
                 k += 1
-        if self.phase.inner:
-            done = set()
-            for _, c in jobs:
-                for ix in last:
-                    point = {**c, **{f"r{i}": r for i, r in enumerate((*red, ix))}}
-                    key = tuple(x.key for x in point.values())
-                    if key in done:
-                        continue
-                    done.add(key)
-                    values = []
-                    for s, axes in self.phase.inner:
-                        idx = tuple(point[f"{kind}{i}"] for kind, i in axes)
-                        values.append((s, idx, self.value(s.node, idx, point)))
-                    for s, idx, value in values:
-                        self.put(s, idx, value, point)
         return out
 
     def _width(self, c: dict[str, Index]) -> int:

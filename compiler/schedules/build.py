@@ -56,9 +56,12 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
         (back, heads, ports, groups), (again, heads_f, ports_f, groups_f) = (_lowered(cell) for cell in cells)
     scratch_f, scratch_b = Scratch("f."), Scratch("b.")
     types = {p.name: p.type for p in back.inputs}
-    tapes = {name: scratch_b.add(f"again.{name}", "tile", types[name]) for name in sorted(kept)}
+    trails = {} if again.reverse else _trails(again)
+    tapes = {name: scratch_b.add(f"again.{name}", "trail" if name in trails.values() else "tile", types[name])
+             for name in sorted(kept)}
     ins, pars, _, _ = _bind(again)
-    first = build_run(again, scratch_f, ins, pars, {o.name: tapes[o.name] for o in again.outputs}, {})
+    first = build_run(again, scratch_f, ins, pars, {o.name: tapes[o.name] for o in again.outputs}, {},
+                      trails={s: tapes[name] for s, name in trails.items()})
     ins, pars, outs, sums = _bind(back)
     second = build_run(back, scratch_b, {**ins, **tapes}, pars, outs, sums)
     made = _ports(back, heads, ports, groups, "input", "output")
@@ -72,6 +75,12 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     used = _used(scratch_f, first) + _used(scratch_b, second)
     kernel = Kernel(name, heads, made, used, (first, second), backward.reverse, "load")
     return free_rows(replace(kernel, lanes=common(kernel, again, back)))
+
+
+def _trails(cell: Cell) -> dict[str, str]:
+    """States of which the old value is an output, and that output."""
+    nodes = cell.nodes()
+    return {nodes[o.value].attr("name"): o.name for o in reversed(cell.outputs) if nodes[o.value].op == "state"}
 
 
 Stripped = tuple[Cell, Dim | None, frozenset[str], dict[str, int]]      # what `heads.strip` gives
@@ -114,6 +123,7 @@ def _ports(cell: Cell, heads: Dim | None, split: frozenset[str], groups: dict[st
 
 
 def _used(scratch: Scratch, run) -> tuple[Buffer, ...]:
-    """Scratch without the second buffers of states that are updated in place."""
+    """Scratch without the second buffers of states that are updated in place, and what nobody stores."""
     single = {f"{run.prefix}next.{s}" for s in run.states if s not in run.doubled}
-    return tuple(b for b in scratch.buffers if b.name not in single)
+    stored = {s.buffer for part in (run.before, run.steps, run.after) for p in part.phases for s in p.stores}
+    return tuple(b for b in scratch.buffers if b.name not in single and (b.space != "step" or b.name in stored))

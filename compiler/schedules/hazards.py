@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from ...ir.cell import Cell, Node
 from .kernel import Phase
-from .units import identity
 from .views import operand_indices, reduced_dims
 
 
@@ -16,9 +15,8 @@ def doubled(cell: Cell, phases: tuple[Phase, ...], nodes: dict[str, Node], reads
         old = {n.name for n in cell.body if n.op == "state" and n.attr("name") == s.name}
         suffix = f"next.{s.name}"
         for i, p in enumerate(phases):
-            points = [tuple((f"p{a}" if a is not None else None, o) for a, o in st.index)
+            points = [tuple((p.along(st.shape)[a] if a is not None else None, o) for a, o in st.index)
                       for st in p.stores if st.buffer.endswith(suffix)]
-            points += [tuple((f"{k}{a}", 0) for k, a in axes) for st, axes in p.inner if st.buffer.endswith(suffix)]
             if points and (any(read_points(q, nodes, reads, old) for q in phases[i + 1:])
                            or any(at not in points or len(points) > 1 for at in read_points(p, nodes, reads, old))):
                 out.append(s.name)
@@ -30,8 +28,11 @@ def read_points(p: Phase, nodes: dict[str, Node], reads: dict[str, str], names: 
     """Indices at which the phase reads any of `names`."""
     found: list[tuple] = []
     grouped = {n for g in p.groups for n in g.nodes}
-    own = {s.node for s in p.stores} | {s.node for s, _ in p.inner}
+    own = {s.node for s in p.stores}
     seen: set[tuple[str, tuple]] = set()
+
+    def here(name: str) -> tuple:
+        return tuple((v, 0) for v in p.along(nodes[name].type.shape))
 
     def visit(name: str, idx: tuple) -> None:
         if (name, idx) in seen:
@@ -45,14 +46,12 @@ def read_points(p: Phase, nodes: dict[str, Node], reads: dict[str, str], names: 
 
     for g in p.groups:
         for n in g.nodes:
-            red = tuple((f"r{i}", 0) for i in range(len(reduced_dims(nodes[n], nodes))))
-            for arg, at in operand_indices(nodes[n], identity(nodes[n]), red):
+            red = tuple((v, 0) for v in p.reducing(reduced_dims(nodes[n], nodes)))
+            for arg, at in operand_indices(nodes[n], here(n), red):
                 visit(arg, at)
     for s in p.stores:
         if s.node and s.node not in grouped:
-            start(s.node, nodes, identity(nodes[s.node]), visit, names, found)
-    for s, axes in p.inner:
-        start(s.node, nodes, tuple((f"{k}{a}", 0) for k, a in axes), visit, names, found)
+            start(s.node, nodes, here(s.node), visit, names, found)
     return found
 
 

@@ -20,9 +20,11 @@ from ...ir.types import Dim
 
 # spaces: input/output [B,T,*]; param [*]; first/final [B,*] (states at the ends);
 # state [rows,*] (the running value; `next` is its second buffer where needed);
-# step [rows,*]; tile [rows,tile,*]; sum [*] (accumulated over rows and time);
+# step [rows,*]; tile [rows,tile,*]; trail [rows,tile+1,*] (a state before every step
+# and after the last); sum [*] (accumulated over rows and time);
 # check [B, tiles, *] (states at the starts of tiles)
-SPACES = ("input", "output", "param", "first", "final", "state", "step", "tile", "sum", "check")
+SPACES = ("input", "output", "param", "first", "final", "state", "step", "tile", "trail", "sum", "check")
+PER_STEP = ("tile", "trail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +90,30 @@ class Phase:
     reduced, the stores accumulate). `lane` is the vectorised axis: "par" the
     last of `shape`, "red" the last reduced one, None for scalars. `block` is
     what is unrolled in registers: "rows", "par" (last or last but one of
-    `shape`) or None. `inner` stores happen inside the group's loops; their
-    axes are mapped by ("p", i) or ("r", i)."""
+    `shape`) or None. A `sweep` visits the points of `shape` (leading axes, rows,
+    lanes): its groups are sums of these points over rows, lanes or both, what it
+    stores has all or some of the axes (all dimensions of `shape` differ)."""
 
     domain: str
     rows: str
     shape: tuple[Dim, ...]
     groups: tuple[Group, ...] = ()
     stores: tuple[Store, ...] = ()
-    inner: tuple[tuple[Store, tuple[tuple[str, int], ...]], ...] = ()
     lane: str | None = None
     block: str | None = None
     unroll: int = 1
     vectors: int = 1
     weights: bool = False                     # a product with a parameter: rows innermost
     call: str | None = None                   # a node computed as a whole, per row and leading axes (views.CALLS)
+    sweep: bool = False
+
+    def along(self, dims: tuple[Dim, ...]) -> tuple[str, ...]:
+        """Loop variables of the axes of a value computed here that has these dimensions."""
+        return tuple(f"p{self.shape.index(d) if self.sweep else i}" for i, d in enumerate(dims))
+
+    def reducing(self, dims: tuple[Dim, ...]) -> tuple[str, ...]:
+        """Loop variables of the axes that a reduction here is over."""
+        return self.along(dims) if self.sweep else tuple(f"r{i}" for i in range(len(dims)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +128,8 @@ class Part:
 class Run:
     """One cell over the tile: phases before, at every step, and after the
     steps. States live in buffers `PREFIXstate.NAME` and are written to
-    `PREFIXnext.NAME`, the same memory unless the state is in `doubled`."""
+    `PREFIXnext.NAME`, the same memory unless the state is in `doubled` or has a
+    trail (state -> buffer): then they are neighbours there."""
 
     prefix: str
     reverse: bool
@@ -127,6 +139,7 @@ class Run:
     after: Part
     states: tuple[str, ...]
     doubled: tuple[str, ...]
+    trails: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 Units are placed in the body's order. A unit joins the earliest phase that has
 its shape and runs late enough; a reduction's result is used in registers by
 pointwise units of the same phase and point, and goes through a buffer to all
-others. A pure store phase whose points a later phase visits anyway is merged
-into the loops of that one (a matrix state is updated where it is read).
+others. Phases that visit the same points of a matrix are joined at the end
+(`sweeps.py`: a matrix state is updated where it is read).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Callable
 from ...ir.cell import Node
 from ...ir.types import Dim
 from .kernel import Group, Phase, Store
+from .sweeps import Joiner
 from .units import Unit, Walk, identity
 from .views import operand_indices, param_view, reduced_dims
 
@@ -29,6 +30,7 @@ class Proto:
     lane: str | None
     weights: bool
     reductions: int
+    matrix: tuple[Dim, ...]                     # what its reductions are over, if they are sums of a matrix's points
     call: str | None = None
     units: list[Unit] = field(default_factory=list)
 
@@ -82,10 +84,11 @@ class Planner:
 
     def _join(self, protos: list[Proto], u: Unit, low: int) -> int:
         if u.kind == "call":
-            protos.append(Proto((), None, False, 0, call=u.node.name))
+            protos.append(Proto((), None, False, 0, (), call=u.node.name))
             return len(protos) - 1
         shape, lane = u.node.type.shape, self._lane(u)
         weights = u.kind == "reduce" and self._weights(u)
+        matrix = self._matrix(u, weights)
         for i in range(low, len(protos)):
             p = protos[i]
             if p.shape != shape or p.call:
@@ -93,14 +96,25 @@ class Planner:
             if u.kind == "reduce":
                 if p.reductions and (p.lane, p.weights) != (lane, weights):
                     continue
+                if p.matrix != matrix and p.reductions:
+                    continue
                 if p.reductions >= MEMBERS or (not p.reductions and (weights or lane == "red")):
                     continue
-                p.lane, p.weights, p.reductions = lane, weights, p.reductions + 1
-            elif p.lane == "red" and shape:
+                if not p.reductions and matrix and not shape:
+                    continue
+                p.lane, p.weights, p.matrix, p.reductions = lane, weights, matrix, p.reductions + 1
+            elif p.lane == "red" and (shape or p.matrix):
                 continue
             return i
-        protos.append(Proto(shape, lane, weights, int(u.kind == "reduce")))
+        protos.append(Proto(shape, lane, weights, int(u.kind == "reduce"), matrix))
         return len(protos) - 1
+
+    def _matrix(self, u: Unit, weights: bool) -> tuple[Dim, ...]:
+        """What a reduction of points with two axes or more is over (in steps, where phases may become sweeps)."""
+        if u.kind != "reduce" or weights or self.domain != "step":
+            return ()
+        dims = reduced_dims(u.node, self.nodes)
+        return dims if u.node.type.rank + len(dims) > 1 else ()
 
     def _operands(self, u: Unit) -> list[tuple[str, tuple]]:
         red = tuple((f"r{i}", 0) for i in range(len(reduced_dims(u.node, self.nodes))))
@@ -143,11 +157,13 @@ class Planner:
         for u in walk.units.values():
             if u.kind == "call" and u.node.name not in self.targets:
                 self.store(u.node.name, self.place(u.node.name))
+        passed: set[str] = set()
         for u in walk.units.values():           # values that leave their phase go through a buffer
             for name, same in u.uses:
                 if name in walk.assembled or walk.units[name].phase != u.phase or not same:
                     if name not in self.targets:
                         self.store(name, self.place(name))
+                        passed.add(name)
         stores: dict[str, list[Store]] = {}
         zeros: dict[str, list[Store]] = {}
         for name, buffers in self.targets.items():
@@ -157,9 +173,24 @@ class Planner:
         phases = join_copies([self._phase(p, stores) for p in protos], self.nodes, self.targets)
         clear = [Phase(self.domain, "map", s.shape, stores=(s,), lane="par" if s.shape else None)
                  for group in zeros.values() for s in group]
-        merged = merge(phases, self.nodes, set(self.reads) | set(self.targets) | set(walk.units))
+        if self.domain == "step":
+            phases = self._swept(phases, frozenset((*self.reads, *self.targets, *walk.units)), passed)
         self.reads.update({name: buffers[0] for name, buffers in self.targets.items() if name not in self.reads})
-        return tuple(clear + merged)
+        return tuple(clear + phases)
+
+    def _swept(self, phases: list[Phase], held: frozenset[str], passed: set[str]) -> list[Phase]:
+        """Phases over the same matrices joined. Of `passed`, the values stored only for other phases, those are not
+        stored any more that only the sweep itself reads."""
+        joiner = Joiner(self.nodes, held, {n: to[0] for n, to in self.targets.items()} | self.reads)
+        out = joiner.join(phases)
+        for i, p in enumerate(out):
+            if p.sweep:
+                others = {n for q in out if q is not p for n in joiner.reads(q)}
+                mine = {s.node for s in p.stores if s.shape == p.shape and s.node in passed - others}
+                out[i] = replace(p, stores=tuple(s for s in p.stores if s.node not in mine))
+                for n in mine:
+                    del self.targets[n]
+        return out
 
     def _phase(self, p: Proto, stores: dict[str, list[Store]]) -> Phase:
         groups: dict[tuple[Dim, ...], list[str]] = {}
@@ -215,62 +246,3 @@ def join_copies(phases: list[Phase], nodes: dict[str, Node], targets: dict[str, 
             if any(s.buffer.endswith(f".{w}") or s.buffer == w for s in q.stores for w in written):
                 break
     return out
-
-
-def merge(phases: list[Phase], nodes: dict[str, Node], held: set[str]) -> list[Phase]:
-    """Move pure store phases into the reduction loops of the first phase that
-    uses them. `held`: values computed as a whole somewhere."""
-    out = list(phases)
-    for p in phases:
-        if p.groups or len(p.shape) < 2 or len(set(p.shape)) < len(p.shape) or not p.stores:
-            continue
-        i = out.index(p)
-        names = {s.node for s in p.stores}
-        j = next((j for j in range(i + 1, len(out)) if names & phase_reads(out[j], nodes, held)), None)
-        if j is not None and (q := inside(p, out[j], names, nodes, held)):
-            out[j] = q
-            del out[i]
-    return out
-
-
-def phase_reads(p: Phase, nodes: dict[str, Node], held: set[str]) -> set[str]:
-    """Values held elsewhere, and leaves, that the phase's own computation reads."""
-    own = [n for g in p.groups for n in g.nodes] + [s.node for s in p.stores] + [s.node for s, _ in p.inner]
-    todo = [a for n in own if n for a in nodes[n].args] + [n for n in own if n and not nodes[n].args]
-    seen: set[str] = set()
-    while todo:
-        n = todo.pop()
-        if n not in seen:
-            seen.add(n)
-            todo += () if n in held else nodes[n].args
-    return seen
-
-
-def inside(p: Phase, q: Phase, names: set[str], nodes: dict[str, Node], held: set[str]) -> Phase | None:
-    """`q` with the stores of `p` done inside its (only) group's loops, if they
-    visit exactly the points of `p` and read its values there and nowhere else."""
-    if len(q.groups) != 1 or q.weights:
-        return None
-    dims = q.groups[0].dims
-    where = {d: ("p", i) for i, d in enumerate(q.shape)} | {d: ("r", i) for i, d in enumerate(dims)}
-    if set(where) != set(p.shape) or len(q.shape + dims) != len(p.shape):
-        return None
-    axes = tuple(where[d] for d in p.shape)
-    if axes[-1] != (("p", len(q.shape) - 1) if q.lane == "par" else ("r", len(dims) - 1)):
-        return None
-    point = tuple((f"{k}{i}", 0) for k, i in axes)
-    red = tuple((f"r{i}", 0) for i in range(len(dims)))
-
-    def same_points(name: str, idx: tuple) -> bool:
-        if name in names:
-            return idx == point
-        if name in held or not nodes[name].args:
-            return True
-        return all(same_points(arg, at) for arg, at in operand_indices(nodes[name], idx))
-
-    used = [(arg, at) for n in q.groups[0].nodes for arg, at in operand_indices(nodes[n], identity(nodes[n]), red)]
-    rest = tuple(s for s in q.stores if s.node not in q.groups[0].nodes)
-    later = phase_reads(replace(q, groups=(), inner=(), stores=rest), nodes, held)
-    if names & later or not all(same_points(arg, at) for arg, at in used):
-        return None
-    return replace(q, inner=q.inner + tuple((s, axes) for s in p.stores))

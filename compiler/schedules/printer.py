@@ -37,6 +37,7 @@ def print_kernel(k: Kernel) -> str:
                 lines.append(f"    {title}:")
                 for p in part.phases:
                     lines += [f"      {x}" for x in _phase(p, run, part)]
+        lines += [f"    {s} runs along {buffer}" for s, buffer in run.trails.items()]
         if run.doubled:
             lines.append(f"    two buffers: {', '.join(sorted(run.doubled))}")
     return "\n".join((*lines, "}")) + "\n"
@@ -61,15 +62,14 @@ def _phase(p: Phase, run: Run, part: Part) -> list[str]:
         node = run.nodes[p.call]
         to = ", ".join(s.buffer for s in p.stores)
         return [f"for {rows}: {to} = {node.op}({', '.join(part.reads[a] for a in node.args)})"]
-    lines = [f"{'sum over' if p.rows == 'sum' else 'for'} {rows} [{_dims(p.shape)}] ({', '.join(how)}):"]
-    own = {n for g in p.groups for n in g.nodes} | {s.node for s, _ in p.inner}
+    lines = [f"{'sum over' if p.rows == 'sum' else 'sweep' if p.sweep else 'for'} {rows} [{_dims(p.shape)}] ({', '.join(how)}):"]
+    own = {n for g in p.groups for n in g.nodes}
     own |= {s.node for s in p.stores} if p.rows == "map" else set()     # a sum reads what has a buffer
     seen: set[str] = set()
     for g in p.groups:
         lines.append(f"  reduce [{_dims(g.dims)}]:")
         for n in g.nodes:
             lines += _inline(n, run.nodes, part.reads, own, seen, "    ", {x for x in g.nodes})
-        lines += [f"    store {s.buffer} = {s.node}" for s, _ in p.inner]
     for s in p.stores:
         if s.node:
             lines += _inline(s.node, run.nodes, part.reads, own, seen, "  ", set())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ...ir.cell import Cell, Node
 from ..analysis.domains import domains, has_weights
+from ..passes.dce import live
 from .hazards import doubled
 from .kernel import Buffer, Part, Run
 from .phases import Planner
@@ -58,14 +59,16 @@ def _delayed(cell: Cell, part: dict[str, str]) -> dict[str, Node]:
 
 def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict[str, str],
               outputs: dict[str, str], sums: dict[str, str], *, packing: bool = True,
-              shared: frozenset[str] = frozenset()) -> Run:
+              shared: frozenset[str] = frozenset(), trails: dict[str, str] | None = None) -> Run:
     """Plan a cell. The dictionaries say which buffer each port is bound to.
     Without `packing` products read parameters in the order they lie in memory
     (one step for few sequences, where packing would cost more than the step).
     `shared`: expensive values that steps take from the part before even where
-    they read them only once, as that part needs them itself."""
+    they read them only once, as that part needs them itself. `trails`: states
+    that run along a buffer instead of being copied to it."""
+    trails = trails or {}
     mark = len(scratch.buffers)
-    part = {n: "pre" if d == "static" else d for n, d in domains(cell).items()}
+    part = with_sweeps(cell, {n: "pre" if d == "static" else d for n, d in domains(cell).items()})
     nodes = _delayed(cell, part)
     reads = {n.name: (inputs if n.op == "input" else params)[n.attr("name")]
              for n in cell.body if n.op in ("input", "param")}
@@ -126,11 +129,14 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
     after = Planner(nodes, dict(reads), "tile", tile, from_steps, packing)
 
     for s in cell.states:
-        steps.store(s.next, scratch.add(f"next.{s.name}", "state", s.type))
-        scratch.add(f"state.{s.name}", "state", s.type)
+        steps.store(s.next, f"{scratch.prefix}next.{s.name}")
+        if s.name not in trails:
+            for role in ("next", "state"):
+                scratch.add(f"{role}.{s.name}", "state", s.type)
     where = {"pre": before, "step": steps, "post": after}
     for o in cell.outputs:
-        where[part[o.value]].store(o.value, outputs[o.name])
+        if outputs[o.name] not in trails.values():
+            where[part[o.value]].store(o.value, outputs[o.name])
     sums_of = SumPlanner(nodes, part, reads, before_or_kept=from_steps, after=after, steps=steps, tile=tile)
     for o in cell.sums:
         sums_of.plan(o.value, sums[o.name])
@@ -140,8 +146,28 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
     early = before.plan()
     if twice := own & before.costly:
         del scratch.buffers[mark:]
-        return build_run(cell, scratch, inputs, params, outputs, sums, packing=packing, shared=shared | twice)
+        return build_run(cell, scratch, inputs, params, outputs, sums, packing=packing, shared=shared | twice,
+                         trails=trails)
     steps.reads.update(state_reads)
     return Run(scratch.prefix, cell.reverse, nodes, Part(early, before.reads), Part(during, steps.reads),
                Part(late + tuple(sums_of.afterwards), after.reads), tuple(s.name for s in cell.states),
-               doubled(cell, during, nodes, steps.reads))
+               tuple(s for s in doubled(cell, during, nodes, steps.reads) if s not in trails), trails)
+
+
+def with_sweeps(cell: Cell, part: dict[str, str]) -> dict[str, str]:
+    """The domains with sums over a matrix that the steps read anyway (an old state that the backward pass is given)
+    made in the steps, where it is in registers, and not ahead of them; what only follows from them comes later."""
+    nodes = cell.nodes()
+    shapes = {s.type.shape for s in cell.states if s.type.rank > 1}
+    read: dict[str, set[str]] = {}              # inputs of a state's shape that a value is made of, sums left out
+    for n in cell.body:
+        mine = {n.name} if n.op == "input" and n.type.shape in shapes else set()
+        read[n.name] = mine | {m for a in n.args if not is_reduction(nodes[a]) for m in read[a]}
+    swept = {m for n in cell.body if part[n.name] == "step" for m in read[n.name]}
+    moved: set[str] = set()
+    for n in cell.body:
+        if part[n.name] == "pre" and (any(a in moved for a in n.args) or
+                                      is_reduction(n) and read[n.name] & swept and not has_weights(n, nodes)):
+            moved.add(n.name)
+    needed = live(cell.body, [n.name for n in cell.body if part[n.name] == "step"])
+    return part | {n: "step" if n in needed or is_reduction(nodes[n]) else "post" for n in moved}

@@ -11,12 +11,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...ir.ops import spec_parts
+from ...ir.types import Dim
 from .kernel import Kernel, Pack, Part, Phase, Run
+from .units import EXPENSIVE
 from .views import param_view, reduced_letters
 
 ACCUMULATORS = 24     # of the host's 32 vector registers (16 on hosts without AVX-512)
 
 
+POINTS = 512          # operations of the body of a sweep's loop, at most: code size
 LARGE = 64 * 1024     # elements from which a parameter is packed even if its lanes are contiguous: it is streamed
 
 
@@ -28,8 +31,9 @@ def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
     per_head = {b.name.removeprefix("par.") for b in kernel.ports if b.space == "param" and b.heads}
 
     def part(run: Run, p: Part) -> Part:
-        return replace(p, phases=tuple(_phase(q, run, width, budget, kernel.packing, per_head, packs, packed)
-                                       for q in p.phases))
+        return replace(p, phases=tuple(
+            _sweep(q, run, p, width, budget, kernel.lanes) if q.sweep else
+            _phase(q, run, width, budget, kernel.packing, per_head, packs, packed) for q in p.phases))
 
     runs = tuple(replace(r, before=part(r, r.before), steps=part(r, r.steps), after=part(r, r.after))
                  for r in kernel.runs)
@@ -49,7 +53,7 @@ def _rows(size: int, most: int) -> int:
 
 def _is_product(p: Phase, run: Run) -> bool:
     """Products of matrices that vary from step to step: columns share an operand, and rows the other."""
-    if len(p.shape) < 2 or len(p.groups) != 1 or p.inner:
+    if len(p.shape) < 2 or len(p.groups) != 1:
         return False
     for name in p.groups[0].nodes:
         node = run.nodes[name]
@@ -59,6 +63,32 @@ def _is_product(p: Phase, run: Run) -> bool:
         if not any(out[-2] not in x and out[-1] not in y for x, y in ((a, b), (b, a))):
             return False
     return True
+
+
+def _sweep(p: Phase, run: Run, part: Part, width: int, budget: int, cut: Dim | None) -> Phase:
+    """A sweep: `vectors` registers of a row at a time, as many as leave sums over the rows in registers, so that
+    sums of rows are rarely sums of blocks; `unroll` rows whose sums are added up together."""
+    columns = sum(len(g.nodes) for g in p.groups if g.dims == p.shape[-2:-1])
+    along = sum(len(g.nodes) for g in p.groups if g.dims == p.shape[-1:])
+    work = _work(p, run, part)
+    most = max(1, min(4 if p.shape[-1] == cut else 8, budget * 2 // 3 // max(1, columns), POINTS // work))
+    vectors = _vectors(p.shape[-1].size, width, most)
+    rows = next(u for u in (4, 2, 1) if u == 1 or u * vectors * work <= POINTS and u <= p.shape[-2].size and along)
+    return replace(p, vectors=vectors, unroll=rows)
+
+
+def _work(p: Phase, run: Run, part: Part) -> int:
+    """Operations per point of a sweep; functions count for as many as they take."""
+    own, seen, total = {n for g in p.groups for n in g.nodes} | {s.node for s in p.stores}, set(), 0
+    todo = list(own)
+    while todo:
+        n = todo.pop()
+        if n in seen or n in part.reads and n not in own:
+            continue
+        seen.add(n)
+        total += 16 if run.nodes[n].op in EXPENSIVE else 1
+        todo += run.nodes[n].args
+    return max(1, total)
 
 
 def _phase(p: Phase, run: Run, width: int, budget: int, packing: bool, per_head: set[str], packs, packed) -> Phase:

@@ -1,0 +1,163 @@
+"""Sweeps: phases that visit the same points of a matrix become one loop nest.
+
+A step of a matrix state updates it, reads it along its rows and along its
+columns. Each of these is a phase of its own at first; here those that do not
+wait for each other's sums are joined, so that the matrix goes through the
+registers once. Within a sweep the sums of a row are finished row by row, those
+over the rows stay in registers, and every point is read before it is written:
+a state that only sweeps read is updated in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...ir.cell import Node
+from ...ir.types import Dim
+from .kernel import Group, Phase, Store
+from .views import ASSEMBLED, CALLS, OPAQUE, is_reduction, operand_indices, reduced_dims
+
+COLUMNS = 8          # sums over the rows in one sweep, at most: they stay in registers
+
+
+@dataclass(frozen=True)
+class Joiner:
+    """`held`: values that live in buffers, or that some phase computes as a
+    whole; `buffers`: where they are read."""
+
+    nodes: dict[str, Node]
+    held: frozenset[str]
+    buffers: dict[str, str]
+
+    def join(self, phases: list[Phase]) -> list[Phase]:
+        """The phases with those joined that can be, in a valid order."""
+        out = list(phases)
+        j = 1
+        while j < len(out):
+            for i in range(j - 1, -1, -1):
+                if (both := self._both(out[i], out[j])) is None:
+                    continue
+                between = out[i + 1:j]
+                if all(self._free(m, out[j]) for m in between):
+                    out[i:j + 1] = [both, *between]
+                elif all(self._free(out[i], m) for m in between):
+                    out[i:j + 1] = [*between, both]
+                else:
+                    continue
+                j = i                           # what could not join before may do so now
+                break
+            j += 1
+        return [self._alone(p) for p in out]
+
+    def _alone(self, p: Phase) -> Phase:
+        """A phase that nothing joined, as a sweep: vectors of a row side by side, sums of rows a few at a time."""
+        space = self.space(p)
+        return p if space is None or p.sweep else self._sweep(space, p.groups, p.stores)
+
+    # -- two phases ------------------------------------------------------
+    def _both(self, p: Phase, q: Phase) -> Phase | None:
+        """One sweep that does the work of `p` and then `q`."""
+        space = self.space(p)
+        if space is None or space != self.space(q) or not self._same_points(p, q):
+            return None
+        groups: dict[frozenset[Dim], tuple[str, ...]] = {}
+        dims = {}
+        for g in p.groups + q.groups:
+            key = frozenset(g.dims)
+            dims.setdefault(key, g.dims)
+            groups[key] = groups.get(key, ()) + g.nodes
+        if len(groups.get(frozenset(space[-2:-1]), ())) > COLUMNS:
+            return None
+        return self._sweep(space, tuple(Group(dims[k], n) for k, n in groups.items()), p.stores + q.stores)
+
+    def _sweep(self, space: tuple[Dim, ...], groups: tuple[Group, ...], stores: tuple[Store, ...]) -> Phase:
+        return Phase("step", "map", space, groups, stores, lane="par", sweep=True)
+
+    def _same_points(self, p: Phase, q: Phase) -> bool:
+        """Whether all that `q` reads of what `p` stores are values of single points."""
+        space = self.space(p)
+        whole = {s.node for s in p.stores if len(s.shape) == len(space)}
+        written = {s.buffer for s in p.stores}
+        return all(n in whole for n in self.reads(q) if self.buffers.get(n) in written)
+
+    def _free(self, p: Phase, q: Phase) -> bool:
+        """Whether `q`, which comes after `p`, may as well come before it."""
+        written, late = {s.buffer for s in p.stores}, {s.buffer for s in q.stores}
+        reads_p, reads_q = ({self.buffers.get(n) for n in self.reads(x)} for x in (p, q))
+        old = {n.attr("name") for n in map(self.nodes.__getitem__, self.reads(p)) if n.op == "state"}
+        spoilt = any(b == f"next.{s}" or b.endswith(f".next.{s}") for s in old for b in late)
+        return not (written & reads_q or late & reads_p or written & late or spoilt)
+
+    def reads(self, p: Phase) -> set[str]:
+        """Values held elsewhere, and leaves, that the phase's own computation reads."""
+        own = [n for g in p.groups for n in g.nodes] + [s.node for s in p.stores]
+        todo = [a for n in own if n for a in self.nodes[n].args] + [n for n in own if n and not self.nodes[n].args]
+        seen: set[str] = set()
+        while todo:
+            n = todo.pop()
+            if n not in seen:
+                seen.add(n)
+                todo += () if n in self.held else self.nodes[n].args
+        return seen
+
+    # -- one phase -------------------------------------------------------
+    def space(self, p: Phase) -> tuple[Dim, ...] | None:
+        """The points that the phase visits, in the order of the values read there (rows, then lanes, last), if it
+        visits each once and reads values of that size there and nowhere else."""
+        if p.sweep:
+            return p.shape
+        if p.call or p.weights or p.rows != "map" or len(p.groups) > 1:
+            return None
+        reduced = p.groups[0].dims if p.groups else ()
+        dims = p.shape + reduced
+        if len(dims) < 2 or len(set(dims)) < len(dims) or any(d.size == 0 for d in dims):
+            return None
+        orders: set[tuple[Dim, ...]] = set() if p.groups else {p.shape}
+        if not self._visits(p, len(dims), orders) or len(orders) != 1:
+            return None
+        space, = orders
+        if p.groups and not self._sums(p, space, set(reduced)):
+            return None
+        return space if set(space) == set(dims) else None
+
+    def _sums(self, p: Phase, space: tuple[Dim, ...], reduced: set[Dim]) -> bool:
+        """Whether the reductions can be made in a sweep. Sums along a row are stored as they are: they may be
+        sums of several blocks of lanes."""
+        names = p.groups[0].nodes
+        if reduced == {space[-2]}:
+            return True
+        plain = all(self.nodes[n].attr("fn", self.nodes[n].attr("semiring")) == "sum"
+                    and self.nodes[n].type.kind == "real" for n in names)
+        return plain and reduced <= set(space[-2:]) and all(s.node in names for s in p.stores)
+
+    def _visits(self, p: Phase, rank: int, orders: set[tuple[Dim, ...]]) -> bool:
+        """Collects in what orders of dimensions values of full rank are read; False if any is read elsewhere."""
+        seen: set[tuple[str, tuple]] = set()
+
+        def visit(name: str, at: tuple) -> bool:
+            if (name, at) in seen:
+                return True
+            seen.add((name, at))
+            node = self.nodes[name]
+            if OPAQUE in at or node.type.rank > rank:
+                return False
+            if name in self.held or not node.args:
+                if node.type.rank == rank:
+                    orders.add(tuple(v for v, _ in at))
+                    return all(isinstance(v, Dim) and o == 0 for v, o in at)
+                return True
+            if is_reduction(node) or node.op in ASSEMBLED + CALLS:
+                return False
+            return all(visit(a, i) for a, i in operand_indices(node, at))
+
+        def start(name: str, red: tuple[Dim, ...] = ()) -> bool:
+            node = self.nodes[name]
+            at = tuple((d, 0) for d in node.type.shape)
+            return all(visit(a, i) for a, i in operand_indices(node, at, tuple((d, 0) for d in red)))
+
+        grouped = {n for g in p.groups for n in g.nodes}
+        if not all(start(n, reduced_dims(self.nodes[n], self.nodes)) for n in grouped):
+            return False
+        inside = len(orders)
+        whole = all(s.node in grouped or s.node is not None and start(s.node) for s in p.stores)
+        return whole and (not p.groups or len(orders) == inside)
