@@ -62,9 +62,11 @@ def _phase(p: Phase, run: Run, part: Part) -> list[str]:
         node = run.nodes[p.call]
         to = ", ".join(s.buffer for s in p.stores)
         return [f"for {rows}: {to} = {node.op}({', '.join(part.reads[a] for a in node.args)})"]
-    lines = [f"{'sum over' if p.rows == 'sum' else 'sweep' if p.sweep else 'for'} {rows} [{_dims(p.shape)}] ({', '.join(how)}):"]
+    what = "sum over" if p.rows == "sum" else "sweep" if p.sweep else "for"
+    lines = [f"{what} {rows} [{_dims(p.shape)}] ({', '.join(how)}):"]
     own = {n for g in p.groups for n in g.nodes}
-    own |= {s.node for s in p.stores} if p.rows == "map" else set()     # a sum reads what has a buffer
+    if p.rows == "map":                         # a sum reads what has a buffer
+        own |= {s.node for s in p.stores}
     seen: set[str] = set()
     for g in p.groups:
         lines.append(f"  reduce [{_dims(g.dims)}]:")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ...ir.cell import Node
 from ...ir.types import Dim
 from .kernel import Group, Phase, Store
+from .units import inline_leaves
 from .views import ASSEMBLED, CALLS, OPAQUE, is_reduction, operand_indices, reduced_dims
 
 COLUMNS = 8          # sums over the rows in one sweep, at most: they stay in registers
@@ -30,29 +31,43 @@ class Joiner:
     buffers: dict[str, str]
 
     def join(self, phases: list[Phase]) -> list[Phase]:
-        """The phases with those joined that can be, in a valid order."""
-        out = list(phases)
-        j = 1
-        while j < len(out):
-            for i in range(j - 1, -1, -1):
+        """The phases with those joined that can be, in a valid order: each with the last one that it can join, as
+        that is most often the one that updates the state, and needs all that there is to read."""
+        out = [q for p in phases for q in self._split(p)]
+        i = len(out) - 2
+        while i >= 0:
+            for j in range(len(out) - 1, i, -1):
                 if (both := self._both(out[i], out[j])) is None:
                     continue
                 between = out[i + 1:j]
-                if all(self._free(m, out[j]) for m in between):
-                    out[i:j + 1] = [both, *between]
-                elif all(self._free(out[i], m) for m in between):
+                if all(self._free(out[i], m) for m in between):
                     out[i:j + 1] = [*between, both]
+                elif all(self._free(m, out[j]) for m in between):
+                    out[i:j + 1] = [both, *between]
                 else:
                     continue
-                j = i                           # what could not join before may do so now
+                i = len(out) - 1                # what could not join before may do so now
                 break
-            j += 1
+            i -= 1
         return [self._alone(p) for p in out]
+
+    def _split(self, p: Phase) -> list[Phase]:
+        """A phase of sums along rows, as one phase for each."""
+        if not p.groups or self.space(p) is None or any(s.node not in p.groups[0].nodes for s in p.stores):
+            return [p]
+        dims, nodes = p.groups[0].dims, p.groups[0].nodes
+        return [replace(p, groups=(Group(dims, (n,)),), stores=tuple(s for s in p.stores if s.node == n))
+                for n in nodes]
 
     def _alone(self, p: Phase) -> Phase:
         """A phase that nothing joined, as a sweep: vectors of a row side by side, sums of rows a few at a time."""
         space = self.space(p)
-        return p if space is None or p.sweep else self._sweep(space, p.groups, p.stores)
+        if space is None or p.sweep or not p.groups and inline_leaves(p.stores[0].node, self.nodes, self._given)[1]:
+            return p
+        return self._sweep(space, p.groups, p.stores)
+
+    def _given(self, name: str) -> bool:
+        return name in self.held
 
     # -- two phases ------------------------------------------------------
     def _both(self, p: Phase, q: Phase) -> Phase | None:
