@@ -138,20 +138,22 @@ def copy(b: ir.IRBuilder, to: ir.Value, from_: ir.Value, nbytes: ir.Value) -> No
 
 
 def joined(b: ir.IRBuilder, values: list[ir.Value], combine) -> ir.Value:
-    """The combined lanes of each of 2^n vectors of at least as many lanes (a power of two), as one vector: halves are
-    added up until there are as many lanes as vectors, then neighbours are woven together."""
+    """The combined lanes of each of 2^n vectors of at least as many lanes (a power of two), as one vector: neighbours
+    are woven together until one vector is left, of which lane l is part of the vector number l % 2^n, then halves
+    are combined."""
     n, rows = values[0].type.count, len(values)
-    while n > rows:
-        n //= 2
-        values = [combine(b, _pick(b, v, v, range(n)), _pick(b, v, v, range(n, 2 * n))) for v in values]
     step = 1
     while step < rows:                          # lanes with the bit `step` are the second one's: a blend and a shuffle
-        blend = [lane + (rows if lane & step else 0) for lane in range(rows)]
-        cross = [(lane ^ step) + (rows if lane & step else 0) for lane in range(rows)]
+        blend = [lane + (n if lane & step else 0) for lane in range(n)]
+        cross = [(lane ^ step) + (n if lane & step else 0) for lane in range(n)]
         values = [combine(b, _pick(b, x, y, blend), _pick(b, x, y, cross))
                   for x, y in zip(values[::2], values[1::2])]
         step *= 2
-    return values[0]
+    value, = values
+    while n > rows:
+        n //= 2
+        value = combine(b, _pick(b, value, value, range(n)), _pick(b, value, value, range(n, 2 * n)))
+    return value
 
 
 def _pick(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes) -> ir.Value:
