@@ -174,14 +174,14 @@ class Planner:
         clear = [Phase(self.domain, "map", s.shape, stores=(s,), lane="par" if s.shape else None)
                  for group in zeros.values() for s in group]
         if self.domain == "step":
-            phases = self._swept(phases, frozenset((*self.reads, *self.targets, *walk.units)), passed)
+            phases = self._swept(phases, passed)
         self.reads.update({name: buffers[0] for name, buffers in self.targets.items() if name not in self.reads})
         return tuple(clear + phases)
 
-    def _swept(self, phases: list[Phase], held: frozenset[str], passed: set[str]) -> list[Phase]:
+    def _swept(self, phases: list[Phase], passed: set[str]) -> list[Phase]:
         """Phases over the same matrices joined. Of `passed`, the values stored only for other phases, those are not
         stored any more that only the sweep itself reads."""
-        joiner = Joiner(self.nodes, held, {n: to[0] for n, to in self.targets.items()} | self.reads)
+        joiner = Joiner(self.nodes, {n: to[0] for n, to in self.targets.items()} | self.reads)
         out = joiner.join(phases)
         for i, p in enumerate(out):
             if p.sweep:

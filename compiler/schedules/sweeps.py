@@ -23,11 +23,10 @@ COLUMNS = 8          # sums over the rows in one sweep, at most: they stay in re
 
 @dataclass(frozen=True)
 class Joiner:
-    """`held`: values that live in buffers, or that some phase computes as a
-    whole; `buffers`: where they are read."""
+    """`buffers`: where values are read that live in memory; all others are
+    computed where they are used."""
 
     nodes: dict[str, Node]
-    held: frozenset[str]
     buffers: dict[str, str]
 
     def join(self, phases: list[Phase]) -> list[Phase]:
@@ -67,7 +66,7 @@ class Joiner:
         return self._sweep(space, p.groups, p.stores)
 
     def _given(self, name: str) -> bool:
-        return name in self.held
+        return name in self.buffers
 
     # -- two phases ------------------------------------------------------
     def _both(self, p: Phase, q: Phase) -> Phase | None:
@@ -112,7 +111,7 @@ class Joiner:
             n = todo.pop()
             if n not in seen:
                 seen.add(n)
-                todo += () if n in self.held else self.nodes[n].args
+                todo += () if n in self.buffers else self.nodes[n].args
         return seen
 
     # -- one phase -------------------------------------------------------
@@ -148,15 +147,16 @@ class Joiner:
     def _visits(self, p: Phase, rank: int, orders: set[tuple[Dim, ...]]) -> bool:
         """Collects in what orders of dimensions values of full rank are read; False if any is read elsewhere."""
         seen: set[tuple[str, tuple]] = set()
+        grouped = {n for g in p.groups for n in g.nodes}
 
         def visit(name: str, at: tuple) -> bool:
-            if (name, at) in seen:
+            if (name, at) in seen or name in grouped:
                 return True
             seen.add((name, at))
             node = self.nodes[name]
             if OPAQUE in at or node.type.rank > rank:
                 return False
-            if name in self.held or not node.args:
+            if name in self.buffers or not node.args:
                 if node.type.rank == rank:
                     orders.add(tuple(v for v, _ in at))
                     return all(isinstance(v, Dim) and o == 0 for v, o in at)
@@ -170,7 +170,6 @@ class Joiner:
             at = tuple((d, 0) for d in node.type.shape)
             return all(visit(a, i) for a, i in operand_indices(node, at, tuple((d, 0) for d in red)))
 
-        grouped = {n for g in p.groups for n in g.nodes}
         if not all(start(n, reduced_dims(self.nodes[n], self.nodes)) for n in grouped):
             return False
         inside = len(orders)
