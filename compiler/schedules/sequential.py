@@ -17,7 +17,7 @@ from .kernel import Buffer, Part, Run
 from .phases import Planner
 from .sums import SumPlanner
 from .units import inline_leaves
-from .views import ASSEMBLED, CALLS, is_reduction
+from .views import ASSEMBLED, CALLS, is_reduction, reduced_dims
 
 STRUCTURE = ("broadcast", "slice", "index", "interleave")
 
@@ -164,10 +164,16 @@ def with_sweeps(cell: Cell, part: dict[str, str]) -> dict[str, str]:
         mine = {n.name} if n.op == "input" and n.type.shape in shapes else set()
         read[n.name] = mine | {m for a in n.args if not is_reduction(nodes[a]) for m in read[a]}
     swept = {m for n in cell.body if part[n.name] == "step" for m in read[n.name]}
+
+    def joins(n: Node) -> bool:
+        if not is_reduction(n) or has_weights(n, nodes):
+            return False
+        rank = n.type.rank + len(reduced_dims(n, nodes))          # a product of matrices is no sum of one's points
+        return any(nodes[m].type.rank == rank for m in read[n.name] & swept)
+
     moved: set[str] = set()
     for n in cell.body:
-        if part[n.name] == "pre" and (any(a in moved for a in n.args) or
-                                      is_reduction(n) and read[n.name] & swept and not has_weights(n, nodes)):
+        if part[n.name] == "pre" and (any(a in moved for a in n.args) or joins(n)):
             moved.add(n.name)
     needed = live(cell.body, [n.name for n in cell.body if part[n.name] == "step"])
     return part | {n: "step" if n in needed or is_reduction(nodes[n]) else "post" for n in moved}
