@@ -137,31 +137,6 @@ def copy(b: ir.IRBuilder, to: ir.Value, from_: ir.Value, nbytes: ir.Value) -> No
     b.call(memcpy, [b.bitcast(to, byte), b.bitcast(from_, byte), nbytes, ir.Constant(BIT, 0)])
 
 
-def joined(b: ir.IRBuilder, values: list[ir.Value], combine) -> ir.Value:
-    """The combined lanes of each of 2^n vectors of at least as many lanes (a power of two), as one vector: neighbours
-    are woven together until one vector is left, of which lane l is part of the vector number l % 2^n, then halves
-    are combined."""
-    n, rows = values[0].type.count, len(values)
-    step = 1
-    while step < rows:                          # lanes with the bit `step` are the second one's: a blend and a shuffle
-        blend = [lane + (n if lane & step else 0) for lane in range(n)]
-        cross = [(lane ^ step) + (n if lane & step else 0) for lane in range(n)]
-        values = [combine(b, _pick(b, x, y, blend), _pick(b, x, y, cross))
-                  for x, y in zip(values[::2], values[1::2])]
-        step *= 2
-    value, = values
-    while n > rows:
-        n //= 2
-        value = combine(b, _pick(b, value, value, range(n)), _pick(b, value, value, range(n, 2 * n)))
-    return value
-
-
-def _pick(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes) -> ir.Value:
-    i32 = ir.IntType(32)
-    lanes = list(lanes)
-    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(i32, len(lanes)), lanes))
-
-
 def horizontal(b: ir.IRBuilder, value: ir.Value, combine) -> ir.Value:
     """Combine all lanes by halving, in a fixed order."""
     n = value.type.count

@@ -14,8 +14,9 @@ from llvmlite import ir
 from ...compiler.schedules.kernel import Phase, Store
 from ...compiler.schedules.views import reduced_dims
 from .loops import i64
-from .memory import Index, horizontal, joined
+from .memory import Index, horizontal
 from .nests import PhaseEmitter
+from .vector import totals
 
 
 class SweepEmitter(PhaseEmitter):
@@ -124,7 +125,7 @@ class SweepEmitter(PhaseEmitter):
         if u > 1 and lanes >= u and lanes & (lanes - 1) == 0:
             first = rows[0]
             together = Index(first.var, first.copy, first.base, first.offset, u)
-            self._sum(n, {**c, self.down: together}, joined(self.nest.b, sums, combine))
+            self._sum(n, {**c, self.down: together}, totals(self.nest.b, sums))
             return
         for row, x in zip(rows, sums):
             self._sum(n, {**c, self.down: row}, horizontal(self.nest.b, x, combine))

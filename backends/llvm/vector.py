@@ -92,14 +92,21 @@ def fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
 
 def totals(b: ir.IRBuilder, xs: list[ir.Value]) -> ir.Value:
     """A vector whose lane r is the sum over the lanes of xs[r]; their number and their lanes are powers of two, and
-    there are no more of them than lanes. Halves of two registers are added side by side until one is left, then its
-    own halves: a third of the work of one sum after the other."""
-    size = xs[0].type.count                     # lanes that the partial sums of one x take
-    while size > 1:
-        pairs = list(zip(xs[::2], xs[1::2])) or [(xs[0], xs[0])]
-        lanes = xs[0].type.count * (2 if len(xs) > 1 else 1)
-        size //= 2
-        halves = [ir.Constant(ir.VectorType(I32, lanes // 2), [s + k + h for s in range(0, lanes, 2 * size)
-                                                               for k in range(size)]) for h in (0, size)]
-        xs = [b.fadd(*(b.shuffle_vector(p, q, half) for half in halves)) for p, q in pairs]
-    return xs[0]
+    there are no more of them than lanes. Neighbours are woven together, a blend and a shuffle of close lanes for each
+    pair, until one is left of which lane l is part of the sum number l % len(xs); then its halves are added."""
+    n, rows, step = xs[0].type.count, len(xs), 1
+    while step < rows:                          # lanes with the bit `step` are the second one's
+        pairs = [[n * ((lane & step) > 0) + at for lane, at in enumerate(order)]
+                 for order in (range(n), (lane ^ step for lane in range(n)))]
+        xs = [b.fadd(*(_shuffled(b, p, q, lanes) for lanes in pairs)) for p, q in zip(xs[::2], xs[1::2])]
+        step *= 2
+    x, = xs
+    while n > rows:
+        n //= 2
+        x = b.fadd(*(_shuffled(b, x, x, range(start, start + n)) for start in (0, n)))
+    return x
+
+
+def _shuffled(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes) -> ir.Value:
+    lanes = list(lanes)
+    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
