@@ -47,7 +47,10 @@ def _vectors(size: int, width: int, most: int) -> int:
 
 
 def _rows(size: int, most: int) -> int:
-    """Rows per block: as many as there are registers for, few left over."""
+    """Rows per block: as many as there are registers for, none left over (half as many run as fast, in half the code)
+    or else few."""
+    if 2 * (most_even := max(u for u in range(1, most + 1) if size % u == 0)) >= most:
+        return most_even
     return min(range(1, most + 1), key=lambda u: (-(-size // u) + size % u * 0.25, -u))
 
 
@@ -113,7 +116,8 @@ def _phase(p: Phase, run: Run, width: int, budget: int, packing: bool, per_head:
         dims = p.groups[0].dims
         if p.shape:
             n = max(1, min(4, 8 // members)) if p.shape[-1].size >= 4 else 1
-            while not p.weights and 2 * n <= min(width, budget // members) and p.shape[-1].size % (2 * n) == 0:
+            product = all(run.nodes[m].op == "contract" for g in p.groups for m in g.nodes)
+            while product and not p.weights and 2 * n <= min(width, budget // members) and p.shape[-1].size % (2 * n) == 0:
                 n *= 2                          # their sums fill a register: `nests` adds them up side by side
             return replace(p, block="par", unroll=n)
         return replace(p, vectors=_vectors(dims[-1].size, width, 4))
