@@ -116,8 +116,8 @@ def _phase(p: Phase, run: Run, width: int, budget: int, packing: bool, per_head:
         dims = p.groups[0].dims
         if p.shape:
             n = max(1, min(4, 8 // members)) if p.shape[-1].size >= 4 else 1
-            product = all(run.nodes[m].op == "contract" for g in p.groups for m in g.nodes)
-            while product and not p.weights and 2 * n <= min(width, budget // members) and p.shape[-1].size % (2 * n) == 0:
+            shares = not p.weights and all(run.nodes[m].op == "contract" for g in p.groups for m in g.nodes)
+            while shares and 2 * n <= min(width, budget // members) and p.shape[-1].size % (2 * n) == 0:
                 n *= 2                          # their sums fill a register: `nests` adds them up side by side
             return replace(p, block="par", unroll=n)
         return replace(p, vectors=_vectors(dims[-1].size, width, 4))
