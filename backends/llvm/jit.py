@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import os
 import threading
-from dataclasses import dataclass
 from functools import cache as once
 from pathlib import Path
 from typing import Callable
@@ -17,18 +16,6 @@ import torch
 
 from ... import cache
 from . import threads
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to optimise. Our code is vectorised and unrolled into registers explicitly, so LLVM's vectorisers and its
-    unroller are off by default: no kernel ran faster with them, and the unroller alone took most of the time."""
-
-    speed: int = 2
-    unroll: bool = False
-    loop_vectorise: bool = False
-    slp: bool = False
-
 
 _lock = threading.RLock()
 _serial = itertools.count()
@@ -78,25 +65,25 @@ def _linker() -> llvm.LLJIT:
     return llvm.create_lljit_compiler(_machine(), use_jit_link=True)
 
 
-def _optimised(text: str, options: Options) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
+def _optimised(text: str) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
+    """Few passes: what we emit is vectorised, unrolled into registers and hoisted out of loops already. LLVM's own
+    pipelines took four times as long, more than anything else, and no kernel ran faster for them."""
     module = llvm.parse_assembly(text)
     module.verify()
     machine = _machine()
     module.triple, module.data_layout = host()["triple"], str(machine.target_data)
-    tuning = llvm.create_pipeline_tuning_options(speed_level=options.speed)
-    tuning.loop_vectorization = tuning.loop_interleaving = options.loop_vectorise
-    tuning.slp_vectorization = options.slp
-    tuning.loop_unrolling = options.unroll
-    builder = llvm.create_pass_builder(machine, tuning)
-    builder.getModulePassManager().run(module, builder)
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
     return module, machine
 
 
-def _key(text: str, key_extra: str, options: Options) -> str:
+def _key(text: str, key_extra: str) -> str:
     parts = (
         text,
         key_extra,
-        repr(options),
         *(str(host()[k]) for k in ("llvm", "llvmlite", "triple", "cpu", "features")),
     )
     digest = hashlib.sha256()
@@ -108,9 +95,9 @@ def _key(text: str, key_extra: str, options: Options) -> str:
 class Compiled:
     """Linked code; alive as long as this object is (keep it while addresses are in use)."""
 
-    def __init__(self, text: Callable[[], str], options: Options, tracker: llvm.orcjit.ResourceTracker,
+    def __init__(self, text: Callable[[], str], tracker: llvm.orcjit.ResourceTracker,
                  names: frozenset[str]):
-        self._text, self._options, self._tracker, self._names = text, options, tracker, names
+        self._text, self._tracker, self._names = text, tracker, names
 
     def address(self, name: str) -> int:
         """Address of a function of the module with external linkage; KeyError if there is none."""
@@ -121,11 +108,11 @@ class Compiled:
     def asm(self) -> str:
         """Host assembly of the module (generated anew from the IR, not counted by compile_count)."""
         with _lock:
-            module, machine = _optimised(self._text(), self._options)
+            module, machine = _optimised(self._text())
             return machine.emit_assembly(module)
 
 
-def compile_module(llvm_ir_text: str, *, key_extra: str = "", options: Options = Options(),
+def compile_module(llvm_ir_text: str, *, key_extra: str = "",
                    symbols: dict[str, int] | None = None) -> Compiled:
     """Optimise, generate and link; code found in the disk cache is linked only.
 
@@ -133,18 +120,18 @@ def compile_module(llvm_ir_text: str, *, key_extra: str = "", options: Options =
     the C library's are found by themselves. Thread-safe. Raises RuntimeError with LLVM's message
     for IR that does not parse, verify or link.
     """
-    return _compile(llvm_ir_text, key_extra, options, lambda: llvm_ir_text, _named(llvm_ir_text, "define"),
+    return _compile(llvm_ir_text, key_extra, lambda: llvm_ir_text, _named(llvm_ir_text, "define"),
                     threads.symbols() if symbols is None else symbols)
 
 
 def compile_described(
-    description: str, make: Callable[[], str], *exports: str, options: Options = Options()
+    description: str, make: Callable[[], str], *exports: str
 ) -> Compiled:
     """As `compile_module`, for IR that `make()` derives from `description`: it is
     not even made when the cache has the code. The key holds the description, the
     text of the modules that derive the IR, and whether there are threads."""
     extra = f"{_emitter()} {bool(threads.symbols())}"
-    return _compile(description, extra, options, make, frozenset(exports), threads.symbols())
+    return _compile(description, extra, make, frozenset(exports), threads.symbols())
 
 
 @once
@@ -157,15 +144,15 @@ def _emitter() -> str:
     return digest.hexdigest()
 
 
-def _compile(text: str, extra: str, options: Options, make: Callable[[], str], names: frozenset[str],
+def _compile(text: str, extra: str, make: Callable[[], str], names: frozenset[str],
              symbols: dict[str, int]) -> Compiled:
     global _compiled
     with _lock:
         linker = _linker()
-        key = _key(text, extra, options)
+        key = _key(text, extra)
         code = cache.load(key)
         if code is None:
-            module, machine = _optimised(make(), options)
+            module, machine = _optimised(make())
             code = machine.emit_object(module)
             _compiled += 1
             cache.store(key, code)
@@ -179,7 +166,7 @@ def _compile(text: str, extra: str, options: Options, make: Callable[[], str], n
         except RuntimeError as error:
             wanted = sorted(n for n in _named(make(), "declare") if not n.startswith("llvm.") and n not in symbols)
             raise RuntimeError(f"cannot link: {error}; declared but not given: {', '.join(wanted)}") from error
-    return Compiled(make, options, tracker, names)
+    return Compiled(make, tracker, names)
 
 
 def _named(text: str, what: str) -> frozenset[str]:

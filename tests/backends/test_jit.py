@@ -27,9 +27,8 @@ def test_compiles_once_per_text_and_key():
     assert call(first, "add", 2, 3) == call(again, "add", 2, 3) == 5
     assert jit.compile_count() == before + 1
     other = jit.compile_module(ADD, key_extra="x")
-    jit.compile_module(ADD, options=jit.Options(speed=3))
     assert call(other, "add", 2, 3) == 5
-    assert jit.compile_count() == before + 3
+    assert jit.compile_count() == before + 2
 
 
 def test_damaged_cache_is_rebuilt(tmp_path):
