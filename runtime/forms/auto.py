@@ -1,12 +1,14 @@
 """schedule="auto": a model of what a step costs in each form chooses, once per cell; no length compiles anything.
 
 Nanoseconds per step and head of forward + backward in float32, fitted to measurements of simple_gla, gla, deltanet,
-gated_deltanet and rwkv7 at K = V = 64 and 128 on one thread with 512-bit registers (ratios between forms travel, the
-numbers do not). K x V is the state, r the number of its reads that are written back:
+gated_deltanet and rwkv7 at K = V = 32, 64, 128 and 256 on one thread with 512-bit registers (ratios between forms travel,
+the numbers do not). K x V is the state, r the number of its reads that are written back, c whether decays differ from
+channel to channel:
 
-    sequential   K V (0.45 + 0.11 [it decays] + 0.12 r)          passes over the state at every step
-    chunk(16)    200 + 0.22 (K V + 16 (K + V)) + K (14 r + 26 (1 + r) [per channel])
-                 loops, products with the state and between steps, what is solved; decays per channel are multiplied out
+    sequential   K V (0.30 + 0.05 [it decays] + r (0.10 + 0.12 c)), 1.8 times that beyond 2^15 elements
+                 sweeps over the state at every step; the states of a tile leave the second-level cache
+    chunk(16)    200 + 0.22 (K V + 16 (K + V)) + K (5 c + r (13 + 7 [it decays] + 20 c))
+                 loops, products with the state and between steps; what is solved; decays that are multiplied out
 
 chunk is taken from a gain of 1.3 on, since it takes seconds to compile once. The other forms are never cheaper on a CPU
 where one step fills its registers: scan does the work twice, conv and quadratic hold all states or all pairs of steps.
@@ -24,6 +26,7 @@ from ...ir.cell import Cell
 from ...ir.sweeps import mixed
 
 GAIN = 1.3
+LARGE = 1 << 15                # elements of a state
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,10 @@ def cost(cell: Cell) -> Cost:
         channels = any(isinstance(m, Scale) and any(a >= lead for a in m.axes) for m in maps)
         for s in matrices:
             K, V = _shape(cell, s)
-            sequential += K * V * (0.45 + 0.11 * decays + 0.12 * r)
-            chunk += 200 + 0.22 * (K * V + SIZE * (K + V)) + K * (14 * r + 26 * (1 + r) * channels)
+            large = 1.8 if K * V > LARGE else 1.0
+            sequential += large * K * V * (0.30 + 0.05 * decays + r * (0.10 + 0.12 * channels))
+            chunk += 200 + 0.22 * (K * V + SIZE * (K + V)) + K * (
+                5 * channels + r * (13 + 7 * decays + 20 * channels))
     return Cost(sequential, chunk, chunk > 0)
 
 

@@ -9,8 +9,8 @@ ZOO = "examples/zoo"
 
 
 @pytest.mark.parametrize("cell, size, schedule", [
-    ("simple_gla", 64, "chunk(16)"), ("simple_gla", 4, "sequential"), ("gla", 64, "sequential"),
-    ("gated_deltanet", 128, "chunk(16)"), ("rwkv7", 128, "sequential"),
+    ("simple_gla", 192, "chunk(16)"), ("simple_gla", 64, "sequential"), ("gla", 4, "sequential"),
+    ("gated_deltanet", 256, "chunk(16)"), ("rwkv7", 128, "sequential"),
 ])
 def test_a_state_that_is_large_enough_runs_in_chunks(cell, size, schedule):
     layer = ostinato.compile(f"{ZOO}/{cell}.ost", K=size, V=size, N=1)
@@ -30,7 +30,7 @@ def test_no_matrix_state_runs_step_by_step():
 
 
 def test_lengths_compile_nothing_and_agree_with_the_definition():
-    layer = ostinato.compile(f"{ZOO}/simple_gla.ost", K=64, V=64, N=1, dtype=torch.float64)
+    layer = ostinato.compile(f"{ZOO}/simple_gla.ost", K=192, V=192, N=1, dtype=torch.float64)
     assert layer._plan.schedule == "chunk(16)"
 
     def run(T):
