@@ -13,7 +13,7 @@ from . import recur as operators
 from .import_torch import matching_weights
 from .module import Module
 from .plan import Plan
-from .ports import arrange, check_inputs, check_state, fail, match
+from .ports import arrange, check_inputs, check_state, fail, match, widened
 
 State = Mapping[str, Tensor]
 
@@ -114,7 +114,12 @@ class Layer(Module):
         if state is not None and not isinstance(state, Mapping):
             fail("option_value", option="state", expected="a dict of tensors by the names of the states",
                  actual=type(state).__name__)
-        return arrange(self._inputs, inputs, named, self.cell.name), {} if state is None else state
+        xs, state = arrange(self._inputs, inputs, named, self.cell.name), {} if state is None else state
+        if torch.is_autocast_enabled(self._device.type):
+            xs = [widened(p, x) for p, x in zip(self._inputs, xs)]
+            states = {p.name: p for p in self._states}
+            state = {k: widened(states[k], x) if k in states else x for k, x in state.items()}
+        return xs, state
 
     def _run(self, xs: list[Tensor], state: State, seed, B: int,
              spec: sequences.Sequences | None = None) -> tuple[list[Tensor], list[Tensor]]:

@@ -137,6 +137,17 @@ def match(ports: Sequence[Port], xs: Sequence[Tensor], lead: tuple[int, ...], de
     return True
 
 
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def widened(p: Port, x: Tensor) -> Tensor:
+    """Under torch.autocast layers before this one give 16-bit numbers: they are cast to the module's dtype, as autocast
+    does for operations that want float32. Elsewhere a dtype that is not the module's is an error (`check`)."""
+    if isinstance(x, Tensor) and x.dtype in HALVES and x.dtype != p.dtype and p.dtype.is_floating_point:
+        return x.to(p.dtype)
+    return x
+
+
 def check_inputs(ports: Sequence[Port], xs: Sequence[Tensor], lead_names: str, device: torch.device,
                  any_float: bool = False) -> tuple[int, ...]:
     """Check the inputs of a call and that they agree about B (and T); returns (B, T) or (B,)."""

@@ -414,3 +414,19 @@ def test_parameters_may_not_change_before_the_backward_pass(lstm):
         lstm.W.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.backward()
+
+
+def test_autocast_gives_the_layer_its_dtype(lstm):
+    lstm.float()
+    linear = torch.nn.Linear(3, 3)
+    x = randn(2, 4, 3).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = linear(x)
+        y, state = lstm(half)
+        y_t, _ = lstm.step(half[:, 0], {k: s.bfloat16() for k, s in state.items()})
+    assert half.dtype == torch.bfloat16 and y.dtype == y_t.dtype == state["c"].dtype == torch.float32
+    torch.testing.assert_close(y, lstm(half.float())[0])
+    y.sum().backward()
+    assert linear.weight.grad is not None
+    with pytest.raises(OstinatoError, match="bfloat16"):
+        lstm(half)
