@@ -20,7 +20,8 @@ def page(found: dict[str, dict]) -> str:
         here, rows = file["machine"], file["rows"]
         parts.append(f"## {name}\n\n{here['cpu']}, {here['threads']} thread(s), torch {here['torch']}; products "
                      f"{here['gemm_gflops']:.0f} GFLOP/s, copies {here['copy_gbytes_per_s']:.0f} GB/s.\n")
-        tables = {"step": _steps, "memory": _memory, "latency": _latency, "schedules": _schedules}
+        tables = {"step": _steps, "memory": _memory, "latency": _latency, "schedules": _schedules,
+                  "chunks": _chunks}
         parts.append(tables.get(name, _workloads)(rows))
     return "\n".join(parts)
 
@@ -29,6 +30,13 @@ def _schedules(rows: list[dict]) -> str:
     lines = [[r["cell"], str(r["T"]), ", ".join(f"{k} {v['median']:.2f}" for k, v in r["times"].items()), r["chosen"],
               f"{r['over_best']:.2f}"] for r in rows]
     return _table(["cell", "T", "ms, forward and backward", "auto takes", "of the best"], lines)
+
+
+def _chunks(rows: list[dict]) -> str:
+    lines = [[r["cell"], *(str(r[k]) for k in "BTC"), str(r["dims"]["K"]),
+              *(f"{r['share'][k]:.0%}" for k in r["times"])] for r in rows]
+    return _table(["share of the rate of a large product", "B", "T", "steps per chunk", "K = V", "forward",
+                   "forward and backward"], lines)
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:

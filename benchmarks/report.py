@@ -14,6 +14,7 @@ from rich.table import Table
 
 from . import libraries, peers
 from .check import Disagreement
+from .chunks import chunk_rows
 from .latency import latency_rows
 from .markdown import page
 from .measure import geometric_mean, machine
@@ -26,7 +27,7 @@ from .workloads import WORKLOADS, ZOO, Workload
 
 console = Console()
 LABELS = {"forward": "forward", "both": "fwd+bwd"}
-OTHERS = ("step", "memory", "latency", "schedules")     # groups whose rows have their own form
+OTHERS = ("step", "memory", "latency", "schedules", "chunks")     # groups whose rows have their own form
 GROUPS = (*dict.fromkeys(w.group for w in WORKLOADS), *OTHERS)
 LATENCY = [("lstm", {"I": 128, "H": 128}), ("gru", {"I": 128, "H": 128}), ("slstm", {"I": 128, "H": 32, "N": 4}),
            ("lem", {"I": 128, "H": 128}), ("lstm_layernorm", {"I": 128, "H": 128}), ("ltc", {"I": 64, "H": 64}),
@@ -89,6 +90,13 @@ def run(chosen: set[str], *, quick: bool, full: bool, threads: int, budget: floa
         for r in schedules:
             console.print(r["cell"], f"T={r['T']}", ", ".join(f"{k} {v['median']:.2f}" for k, v in r["times"].items()),
                           f"ms; auto takes {r['chosen']}, {r['over_best']:.2f} of the best", highlight=False)
+    if full and not chosen or "chunks" in chosen:
+        chunks = chunk_rows(quick, budget)
+        write("chunks", chunks)
+        for r in chunks:
+            console.print(r["cell"], f"K={r['dims']['K']}, chunk({r['C']})", ", ".join(
+                f"{LABELS[k]} {t['median']:.1f} ms, {r['share'][k]:.0%} of the GEMM rate"
+                for k, t in r["times"].items()), highlight=False)
     files = {name: out / f"{name}{suffix}.json" for name in GROUPS}
     found = {name: json.loads(f.read_text()) for name, f in files.items() if f.exists()}
     timed = {name: f["rows"] for name, f in found.items() if name not in OTHERS}

@@ -12,6 +12,7 @@ from benchmarks import peers
 from benchmarks.case import Case, Variant, ours
 from benchmarks.cells import PEERS
 from benchmarks.check import Disagreement, Reference
+from benchmarks.chunks import chunk_flops
 from benchmarks.chunkwise import CHUNK, FORMS
 from benchmarks.data import inputs
 from benchmarks.floors import floor_bytes, product_flops
@@ -98,6 +99,15 @@ def test_wrong_variants_are_refused():
         reference.compare(replace(mine, gradients=lambda grads: {"W": grads[1] * 1.01}))
     with pytest.raises(Disagreement):
         reference.compare(replace(mine, output=lambda ys: ys[0] * float("nan")))
+
+
+def test_operations_of_chunks():
+    """Of retnet by hand: reads, Gram matrices, what they read, the next state; three times with the adjoint."""
+    K, V, C = 8, 12, 4
+    layer = ostinato.compile(str(ZOO / "retnet.ost"), K=K, V=V, N=1, schedule=f"chunk({C})")
+    forward, both = chunk_flops(layer._plan.lowered.split, C)
+    assert forward == 2 * (C * K * V + C * C * K + C * C * V + C * K * V) / C
+    assert both == 3 * forward
 
 
 def test_floors_of_lstm():
