@@ -86,15 +86,21 @@ def elaborate(program: Program, name: str | None, dims: Mapping[str, int],
     return program.cell(name).elaborate(**dims, **(options or {}))
 
 
+def _is_text(source: str) -> bool:
+    """A string with a newline, a brace, or, unless it ends like a file's name, a bracket or a comment; or nothing."""
+    named = source.endswith(".ost")
+    return not source.strip() or any(c in source for c in "\n{") or not named and any(c in source for c in "(#")
+
+
 def load(source: str | PathLike, check: bool = True) -> Program:
-    """Parse and check a text (a string with a newline or a brace) or a file.
+    """Parse and check a text (see `_is_text`) or a file.
 
     Every cell is elaborated with made-up sizes, so that all errors which do not
     depend on sizes are found; `check=False` leaves that out. Raises
     OstinatoError with all diagnostics.
     """
     loader = _Loader()
-    if isinstance(source, str) and ("\n" in source or "{" in source or not source.strip()):
+    if isinstance(source, str) and _is_text(source):
         module = loader.text(source)
     else:
         module = loader.file(Path(source), None)

@@ -176,3 +176,16 @@ def test_looking_at_a_layer_compiles_nothing(monkeypatch, cell, schedule):
     layer = ostinato.compile(ZOO / f"{cell}.ost", schedule=schedule, **sizes)
     assert "kept" in layer.explain(B=2, T=64)
     assert cell == "gla" or "for tile" in layer.ir("schedule")
+
+
+@pytest.mark.parametrize("text", ["cell a(", "fn f(x) = x +", "# nothing"])
+def test_one_line_of_text_is_not_taken_for_a_file(text):
+    try:
+        assert not ostinato.load(text).cells
+    except ostinato.OstinatoError as error:
+        assert "there is no file" not in str(error)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ostinato.OstinatoError, match="no file"):
+        ostinato.load("somewhere (else).ost")
