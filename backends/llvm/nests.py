@@ -40,6 +40,9 @@ class PhaseEmitter(Evaluator):
         elif p.lane == "par" and p.block == "par":    # a product of two values: a panel of columns, then its rows
             blocked = axes[-2:-1]
             order = rows + axes[:-2] + axes[-1:] + blocked
+        elif p.lane == "red" and p.block == "par":    # a block of the one factor's rows, then all of the other's
+            blocked = axes[-1:]
+            order = rows + axes[:-2] + blocked + axes[-2:-1]
         else:
             blocked = axes[-1:] if p.block == "par" else []
             order = rows + axes
