@@ -1,16 +1,16 @@
 """schedule="auto": a model of what a step costs in each form chooses, once per cell; no length compiles anything.
 
 Nanoseconds per step and head of forward + backward in float32, fitted to measurements of simple_gla, gla, deltanet,
-gated_deltanet and rwkv7 at K = V = 32, 64, 128 and 256 on one thread with 512-bit registers (ratios between forms travel,
-the numbers do not). K x V is the state, r the number of its reads that are written back, c whether decays differ from
+gated_deltanet and rwkv7 at K = V = 32, 64, 128 and 256 on one thread with 512-bit registers (ratios between forms
+travel, the numbers do not). K x V is the state, r the number of its reads that are written back, c whether decays differ from
 channel to channel:
 
     sequential   K V (0.30 + 0.05 [it decays] + r (0.10 + 0.12 c)), 1.8 times that beyond 2^15 elements
                  sweeps over the state at every step; the states of a tile leave the second-level cache
-    chunk(16)    200 + 0.22 (K V + 16 (K + V)) + K (5 c + r (13 + 7 [it decays] + 20 c))
+    chunk(16)    200 + 0.20 (K V + 16 (K + V)) + K (5 c + r (12 + 5 [it decays] + 18 c))
                  loops, products with the state and between steps; what is solved; decays that are multiplied out
 
-chunk is taken from a gain of 1.3 on, since it takes seconds to compile once. The other forms are never cheaper on a CPU
+chunk is taken from a gain of 1.1 on, since it takes twice as long to compile. The other forms are never cheaper on a CPU
 where one step fills its registers: scan does the work twice, conv and quadratic hold all states or all pairs of steps.
 """
 
@@ -25,7 +25,7 @@ from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell
 from ...ir.sweeps import mixed
 
-GAIN = 1.3
+GAIN = 1.1
 LARGE = 1 << 15                # elements of a state
 
 
@@ -58,8 +58,8 @@ def cost(cell: Cell) -> Cost:
             K, V = _shape(cell, s)
             large = 1.8 if K * V > LARGE else 1.0
             sequential += large * K * V * (0.30 + 0.05 * decays + r * (0.10 + 0.12 * channels))
-            chunk += 200 + 0.22 * (K * V + SIZE * (K + V)) + K * (
-                5 * channels + r * (13 + 7 * decays + 20 * channels))
+            chunk += 200 + 0.20 * (K * V + SIZE * (K + V)) + K * (
+                5 * channels + r * (12 + 5 * decays + 18 * channels))
     return Cost(sequential, chunk, chunk > 0)
 
 

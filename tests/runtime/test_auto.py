@@ -10,7 +10,7 @@ ZOO = "examples/zoo"
 
 @pytest.mark.parametrize("cell, size, schedule", [
     ("simple_gla", 192, "chunk(16)"), ("simple_gla", 64, "sequential"), ("gla", 4, "sequential"),
-    ("gated_deltanet", 256, "chunk(16)"), ("rwkv7", 128, "sequential"),
+    ("gated_deltanet", 128, "chunk(16)"), ("rwkv7", 128, "sequential"),
 ])
 def test_a_state_that_is_large_enough_runs_in_chunks(cell, size, schedule):
     layer = ostinato.compile(f"{ZOO}/{cell}.ost", K=size, V=size, N=1)
