@@ -2,16 +2,17 @@
 
 Nanoseconds per step and head of forward + backward in float32, fitted to measurements of simple_gla, gla, deltanet,
 gated_deltanet and rwkv7 at K = V = 32, 64, 128 and 256 on one thread with 512-bit registers (ratios between forms
-travel, the numbers do not). K x V is the state, r the number of its reads that are written back, c whether decays differ from
-channel to channel:
+travel, the numbers do not). K x V is the state, r the number of its reads that are written back, c whether decays
+differ from channel to channel:
 
     sequential   K V (0.30 + 0.05 [it decays] + r (0.10 + 0.12 c)), 1.8 times that beyond 2^15 elements
                  sweeps over the state at every step; the states of a tile leave the second-level cache
     chunk(16)    200 + 0.20 (K V + 16 (K + V)) + K (5 c + r (12 + 5 [it decays] + 18 c))
                  loops, products with the state and between steps; what is solved; decays that are multiplied out
 
-chunk is taken from a gain of 1.1 on, since it takes twice as long to compile. The other forms are never cheaper on a CPU
-where one step fills its registers: scan does the work twice, conv and quadratic hold all states or all pairs of steps.
+chunk is taken from a gain of 1.1 on, since it takes twice as long to compile. The other forms are never cheaper on a
+CPU where one step fills its registers: scan does the work twice, conv and quadratic hold all states or all pairs of
+steps.
 """
 
 from __future__ import annotations
