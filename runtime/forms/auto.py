@@ -20,7 +20,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...compiler.analysis.affine import Affine, LowRank, Scale, classify
-from ...compiler.passes.chunk import SIZE, Unchunkable, chunk
 from ...compiler.passes.divide import divide
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell
@@ -45,6 +44,8 @@ class Cost:
 
 def cost(cell: Cell) -> Cost:
     """What the model says of a cell's matrix states; everything else costs the same in both forms."""
+    from ...compiler.passes.chunk import SIZE
+
     sequential = chunk = 0.0
     for c in classify(cell):
         matrices = [s for s in c.states if len(_shape(cell, s)) == 2]
@@ -90,6 +91,8 @@ def choose(cell: Cell) -> Choice:
     lead = 2 + (cell.heads is not None)
     if not any(s.type.rank == lead for s in cell.states):
         return Choice("sequential", "there is no matrix state: a step's vectors fill the registers already")
+    from ...compiler.passes.chunk import SIZE, Unchunkable, chunk  # not where there is no matrix
+
     cell = Run()(CANONICAL, cell)
     c = cost(cell)
     if not c.matrix:

@@ -51,5 +51,5 @@ cell c(I, H) {
         assert executable.infer.packs and not executable.single.packs
         for B, T in ((1, 1), (1, FEW_ROWS), (1, FEW_ROWS + 1), (3, x.shape[1])):
             y, _ = layer(x[:B, :T])
-            torch.testing.assert_close(y, want[:B, :T].float(), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(y, want[:B, :T].float(), rtol=1e-4, atol=1e-5)
         assert ostinato.compile_count() == compiled
