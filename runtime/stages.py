@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import backends
-from ..compiler.analysis.describe import describe
 from ..compiler.passes.realify import realify
 from ..compiler.pipeline import CANONICAL, Run, lower
 from ..frontend.diagnostics import OstinatoError, did_you_mean
@@ -55,6 +54,8 @@ def explain(layer: Layer, B: int | None, T: int | None) -> str:
         inputs = sum(_bytes((B, T, *p.sizes), p.dtype) for p in layer._inputs)
         lines.append(f"memory     kept for the backward pass at B={B}, T={T}: {kept:,} bytes, "
                      f"and the inputs ({inputs:,} bytes)")
+    from ..compiler.analysis.describe import describe  # the analysis is not imported where nobody asks
+
     return "\n".join((*lines, "", describe(Run()(CANONICAL, layer.cell))))
 
 

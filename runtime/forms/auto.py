@@ -19,8 +19,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...compiler.analysis.affine import Affine, LowRank, Scale, classify
-from ...compiler.passes.divide import divide
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell
 from ...ir.sweeps import mixed
@@ -44,6 +42,7 @@ class Cost:
 
 def cost(cell: Cell) -> Cost:
     """What the model says of a cell's matrix states; everything else costs the same in both forms."""
+    from ...compiler.analysis.affine import Affine, LowRank, Scale, classify
     from ...compiler.passes.chunk import SIZE
 
     sequential = chunk = 0.0
@@ -82,6 +81,8 @@ class Choice:
 def choose(cell: Cell) -> Choice:
     """The schedule of a cell (real, see `passes.realify`) on a CPU; of a cell in parts one for each, if they differ."""
     if mixed(cell):
+        from ...compiler.passes.divide import divide
+
         choices = [choose(part) for part in divide(Run()(CANONICAL, cell))]
         schedules = [c.schedule for c in choices]
         if len(set(choices)) == 1:
