@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .collection import paused
+
 if TYPE_CHECKING:
     from .backends.pages import free_memory as free_memory
     from .frontend.diagnostics import OstinatoError as OstinatoError
@@ -29,7 +31,8 @@ def __getattr__(name: str):
     # Imported when first used: formatting and checking need no torch.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    with paused():
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
 

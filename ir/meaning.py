@@ -94,7 +94,7 @@ def broadcast(x: Tensor, rank: int, sizes: tuple[int, ...], axes: tuple[int, ...
     lead = x.dim() - rank
     order = sorted(range(rank), key=axes.__getitem__)
     if order != list(range(rank)):
-        x = x.permute(*range(lead), *(lead + i for i in order))
+        x = x.permute((*range(lead), *(lead + i for i in order)))
     for position in range(len(sizes)):
         if position not in axes:
             x = x.unsqueeze(lead + position)
@@ -228,7 +228,7 @@ def reduce(x: Tensor, rank: int, fn: str, axes: tuple[int, ...]) -> Tensor:
     """Several axes are reduced as one, flattened in row-major order ("first" on a tie means that order)."""
     lead = x.dim() - rank
     kept = [i for i in range(rank) if i not in axes]
-    x = x.permute(*range(lead), *(lead + i for i in (*kept, *sorted(axes))))
+    x = x.permute((*range(lead), *(lead + i for i in (*kept, *sorted(axes)))))
     split = lead + len(kept)
     return REDUCTIONS[fn](x.reshape(*x.shape[:split], x.shape[split:].numel()))
 
@@ -236,7 +236,7 @@ def reduce(x: Tensor, rank: int, fn: str, axes: tuple[int, ...]) -> Tensor:
 def _spread(x: Tensor, letters: str, onto: str) -> Tensor:
     """Axes named `letters` put in the order of `onto`, size 1 where absent."""
     lead = x.dim() - len(letters)
-    x = x.permute(*range(lead), *(lead + letters.index(c) for c in onto if c in letters))
+    x = x.permute((*range(lead), *(lead + letters.index(c) for c in onto if c in letters)))
     for i, c in enumerate(onto):
         if c not in letters:
             x = x.unsqueeze(lead + i)

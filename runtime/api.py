@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from ..collection import paused
 from .layer import Layer
 from .sources import Source, elaborate
 
 
+@paused()
 def compile(source: Source, cell: str | None = None, *, backend: str = "auto", schedule: str = "auto",
             dtype: torch.dtype = torch.float32, seed: int = 0, save: str = "auto",
             device: torch.device | str | None = None, **dims_and_options) -> Layer:

@@ -9,6 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ...collection import paused
 from ...compiler.schedules.kernel import PER_STEP, Buffer, Kernel, Pack
 from ...compiler.schedules.tune import tune
 from ..pages import workspace
@@ -27,6 +28,7 @@ LANES = 12                     # a stretch of lanes is a multiple of so many reg
 class Launch:
     """A compiled kernel. `tile`: fixed number of steps per tile, or None: chosen per call."""
 
+    @paused()
     def __init__(self, kernel: Kernel, dtype: torch.dtype, tile: int | None = None):
         self.dtype, self.tile = dtype, tile
         width = self.width = jit.vector_width(dtype)

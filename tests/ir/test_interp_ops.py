@@ -217,6 +217,14 @@ def test_contract(spec, sa, sb, semiring, leads):
         assert torch.autograd.gradcheck(f, (a, b))
 
 
+@pytest.mark.parametrize("semiring", ["sum", "max", "lse"])
+def test_contract_of_two_numbers(semiring):
+    """No axes at all, as a product with one row of one number is left after simplification."""
+    a, b = torch.tensor(2.0, dtype=F64, requires_grad=True), torch.tensor(math.inf, dtype=F64)
+    y = call("contract", a, b, types=[Type("real", ())] * 2, out=Type("real", ()), spec=",->", semiring=semiring)
+    assert y.shape == () and y.item() == math.inf
+
+
 def test_contract_of_other_kinds():
     a, b = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([1, 0, 2])
     two = Dim("two", 2)
