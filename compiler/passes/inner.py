@@ -37,7 +37,7 @@ class Complex(Exception):
 
 
 def differentiate(b: Builder, loss: str, leaves: Sequence[str], start: Callable[[str], str] | None = None,
-                  facts: Mapping[str, tuple[str, ...]] | None = None, heads: Dim | None = None) -> tuple[str, ...]:
+                  facts: Mapping[str, tuple[str, ...]] | None = None, heads: tuple[Dim, ...] = ()) -> tuple[str, ...]:
     """Nodes of `b` that are the gradient of `loss` (a real scalar, or one for each of `heads`) by
     every leaf (any real nodes). `start`: the node that a state starts from; `facts`: what is
     declared of inputs, params and states. Raises Independent, Across, Complex."""
@@ -54,8 +54,8 @@ def differentiate(b: Builder, loss: str, leaves: Sequence[str], start: Callable[
     for i, leaf in enumerate(leaves):
         if loss not in active or not back.parts[leaf]:
             raise Independent(i)
-    if heads is not None:
-        _check_heads(cell, active - set(leaves), heads)
+    for axis in range(len(heads)):
+        _check_heads(cell, active - set(leaves), heads[:axis + 1])
     return _copied(b, back.b.nodes, [back.total(nodes[leaf]) for leaf in leaves])
 
 
@@ -87,13 +87,13 @@ def _active(cell: Cell, leaves: Sequence[str]) -> set[str]:
     return active
 
 
-def _check_heads(cell: Cell, active: set[str], heads: Dim) -> None:
-    """Every head's loss depends on its own leaves only: the axis of the heads is kept on the way."""
+def _check_heads(cell: Cell, active: set[str], heads: tuple[Dim, ...]) -> None:
+    """Every head's loss depends on its own leaves only: the last of these axes is kept on the way."""
     nodes, at = cell.nodes(), {}
     for n in cell.body:
-        own = 0 if n.type.shape[:1] == (heads,) else None
+        own = len(heads) - 1 if n.type.shape[:len(heads)] == heads else None
         try:
-            at[n.name] = follow(n, at, nodes, heads, {})[0] if n.name in active else own
+            at[n.name] = follow(n, at, nodes, heads[-1], {})[0] if n.name in active else own
         except Mixed:
             raise Across from None
 

@@ -169,13 +169,10 @@ class Block:
         if isinstance(x, Num) and not d.type.shape:
             x = self.cx.tensor(x, span)
         v = self.cx.tensor(x, span)
-        if d.heads and not v.heads and not d.type.shape[1:] and not v.shape:
-            return self.cx.coerce(v, d.type, True, name, span)
         return self.cx.coerce(v, d.type, d.heads, name, span)
 
     def draw(self, s: t.Draw, d: Declared | None) -> Value:
-        own = d.type.shape[0] if d and d.heads else None
-        self.cx.drawing = Drawing(d.type if d else None, own if d else self.scope.heads)
+        self.cx.drawing = Drawing(d.type, d.lead) if d else Drawing(None, self.scope.heads)
         return evaluate(self.cx, self.scope, s.dist)    # Equation.force restores `drawing`
 
     def assign(self, target: t.Target, compute, source: t.Expr) -> None:

@@ -75,7 +75,7 @@ def elements(cx: Context, scope: Scope, base: Value, e: t.Index) -> Value:
     x = cx.tensor(base, e.base.span)
     if len(e.subs) > len(x.shape):
         cx.fail("too_many_indices", e.span, count=len(e.subs), shape=show(x.shape))
-    axis = x.offset
+    axis = x.heads
     for sub in e.subs:
         dim = x.type.shape[axis]
         if isinstance(sub, t.Slice):
@@ -103,11 +103,11 @@ def elements(cx: Context, scope: Scope, base: Value, e: t.Index) -> Value:
 
 def gather(cx: Context, x: Val, axis: int, at: Val) -> tuple[Val, int]:
     """`x` at computed positions along an axis, whose place the axes of `at` take; the axis after them."""
-    if at.heads and not x.heads and axis > 0:       # every head reads at its own places: the heads go first
-        x, axis = cx.spread(x, at.heads_dim, x.shape), axis + 1
-    both = at.heads and x.heads
-    node = cx.b.gather(x.node, at.node, axis, int(both))
-    return cx.val(node, x.heads or at.heads), axis + len(at.shape) + (at.heads and not both)
+    if at.heads > x.heads and axis > x.heads:       # every head reads at its own places: the heads go first
+        x, axis = cx.spread(x, at.lead, x.shape), axis + at.heads - x.heads
+    both = min(at.heads, x.heads)
+    node = cx.b.gather(x.node, at.node, axis, both)
+    return cx.val(node, max(x.heads, at.heads)), axis + at.type.rank - both
 
 
 def is_constant(cx: Context, dim: Dim) -> bool:
@@ -166,6 +166,6 @@ def submember(cx: Context, scope: Scope, e: t.Attr) -> Entity | None:
 def transpose(cx: Context, x: Val, span: Span) -> Val:
     if len(x.shape) != 2:
         cx.fail("rank", span, what=".T", expected="a matrix", actual=show(x.shape))
-    i = x.offset
+    i = x.heads
     shape = (*x.type.shape[:i], x.type.shape[i + 1], x.type.shape[i])
     return cx.val(cx.b.broadcast(x.node, shape, (*range(i), i + 1, i)), x.heads)

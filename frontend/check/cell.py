@@ -105,7 +105,7 @@ def _assemble(cx: Context, top: Instance) -> Cell | None:
         Dim(p.name, int(d[p.name].value)) for p in top.header
         if isinstance(d[p.name], Num) and type(d[p.name].value) is int
         and (p.value is None or d[p.name].poly == Poly.atom(p.name) and cx.dims.uses(p.name)))
-    heads = top.scope.heads if top.own_heads else None
+    heads = top.scope.heads[0] if top.own_heads else None
     if heads is not None and heads not in dims:
         dims = (*dims, heads)
     inputs = tuple(InputPort(i.full, i.declared.stored, i.default, i.declared.facts, i.span) for i in top.inputs)

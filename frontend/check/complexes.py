@@ -21,7 +21,7 @@ def part(c: Call) -> Value:
     if x.kind == "complex":
         return c.cx.op(c.name, x, span=c.span)
     [x] = c.cx.same_kind([x], c.span, f"`{c.name}`", "real")
-    return x if c.name != "im" else c.cx.spread(c.cx.literal(number(0), "real"), x.heads_dim, x.shape)
+    return x if c.name != "im" else c.cx.spread(c.cx.literal(number(0), "real"), x.lead, x.shape)
 
 
 def polar(c: Call) -> Value:

@@ -131,7 +131,7 @@ class Context:
         return self.b.read("state", f"{name}@{lag}", type)
 
     # -- making values ------------------------------------------------------
-    def val(self, node: str, heads: bool = False) -> Val:
+    def val(self, node: str, heads: int = 0) -> Val:
         return Val(node, self.b.type(node), heads)
 
     def literal(self, x: Num, kind: str | None = None) -> Val:
@@ -166,10 +166,10 @@ class Context:
         for x in items:
             if x.shape and x.shape != first.shape:
                 self.fail("concat_mismatch", span, what=what, left=show(first.shape), right=show(x.shape))
-        heads = self.joint_heads(items)
-        items = [self.spread(x, heads, first.shape) for x in items]
+        lead = self.joint_heads(items)
+        items = [self.spread(x, lead, first.shape) for x in items]
         dim = dim or self.dims.dim(number(len(items)).poly, len(items))
-        return self.val(self.b.stack(tuple(x.node for x in items), 0 if heads is None else 1, dim), heads is not None)
+        return self.val(self.b.stack(tuple(x.node for x in items), len(lead), dim), len(lead))
 
     # -- kinds ----------------------------------------------------------------
     def cast(self, x: Val, kind: str) -> Val:
@@ -212,8 +212,8 @@ class Context:
         return [self.literal(x, kind) if isinstance(x, Num) else self.cast(x, kind) for x in items]
 
     # -- alignment ------------------------------------------------------------
-    def joint_heads(self, items: Iterable[Val]) -> Dim | None:
-        return next((x.heads_dim for x in items if x.heads), None)
+    def joint_heads(self, items: Iterable[Val]) -> tuple[Dim, ...]:
+        return max((x.lead for x in items), key=len)
 
     def joint_shape(self, items: list[Val], span: Span, what: str) -> tuple[Dim, ...]:
         """The shape that all operands fit in, by the names of their axes."""
@@ -231,26 +231,24 @@ class Context:
                 self.fail("shape_mismatch", span, what=what, left=show(left), right=show(right))
         return widest
 
-    def spread(self, x: Val, heads: Dim | None, shape: tuple[Dim, ...]) -> Val:
-        """Broadcast to a joint shape (transposing where the order differs)."""
-        full = ((heads,) if heads else ()) + tuple(shape)
-        if x.heads == (heads is not None) and x.shape == shape:
+    def spread(self, x: Val, lead: tuple[Dim, ...], shape: tuple[Dim, ...]) -> Val:
+        """Broadcast to heads and a joint shape (transposing where the order differs)."""
+        at = len(lead)
+        if x.heads == at and x.shape == shape:
             return x
-        at = 1 if heads else 0
-        axes = ((0,) if x.heads else ()) + (
-            tuple(range(at, at + len(shape))) if x.shape == shape else tuple(at + shape.index(d) for d in x.shape))
-        return self.val(self.b.broadcast(x.node, full, axes), heads is not None)
+        axes = range(at, at + len(shape)) if x.shape == shape else [at + shape.index(d) for d in x.shape]
+        return self.val(self.b.broadcast(x.node, (*lead, *shape), (*range(x.heads), *axes)), at)
 
     def aligned(self, items: Iterable[Val], span: Span, what: str) -> list[Val]:
         items = list(items)
-        shape, heads = self.joint_shape(items, span, what), self.joint_heads(items)
-        return [self.spread(x, heads, shape) for x in items]
+        shape, lead = self.joint_shape(items, span, what), self.joint_heads(items)
+        return [self.spread(x, lead, shape) for x in items]
 
     def op(self, op: str, *items: Val, span: Span, what: str | None = None, hint: str | None = None) -> Val:
         """A pointwise operation on values of the right kind."""
         assert OPS[op].group in ("pointwise", "complex")
         items = self.aligned(items, span, what or f"`{op}`")
-        return self.val(self.b.op(op, *(x.node for x in items), hint=hint), any(x.heads for x in items))
+        return self.val(self.b.op(op, *(x.node for x in items), hint=hint), max(x.heads for x in items))
 
     def real(self, op: str, *items: Value, span: Span, what: str | None = None) -> Val:
         """A pointwise operation on reals, and on complex values where it takes them."""
@@ -258,19 +256,19 @@ class Context:
         items = self.same_kind([self.single(x, span) for x in items], span, what or f"`{op}`", "real", allowed)
         return self.op(op, *items, span=span, what=what)
 
-    def coerce(self, x: Value, type: Type, heads: bool, name: str, span: Span) -> Val:
+    def coerce(self, x: Value, type: Type, heads: int, name: str, span: Span) -> Val:
         """`x` as a value of a declared type: scalars spread, bool and int become real."""
         v = self.tensor(x, span)
-        if v.heads and not heads:
-            self.fail("shared_heads", span, name=name, heads=v.heads_dim.name)
-        shape = type.shape[1:] if heads else type.shape
+        if v.heads > heads:
+            self.fail("shared_heads", span, name=name, heads=v.lead[-1].name)
+        shape = type.shape[heads:]
         if v.shape and v.shape != shape:
             self.fail("declared_shape", span, name=name, declared=show(shape), actual=show(v.shape))
         if RANK[v.kind] > RANK[type.kind]:
             self.fail("declared_kind", span, name=name, declared=type.kind, actual=v.kind)
         if v.kind != type.kind:
             v = self.cast(v, type.kind)
-        return self.spread(v, type.shape[0] if heads else None, shape)
+        return self.spread(v, type.shape[:heads], shape)
 
     # -- numbers --------------------------------------------------------------
     def integer(self, x: Value, span: Span, what: str) -> int:

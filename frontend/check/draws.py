@@ -47,11 +47,11 @@ def _initial(c: Call, args: list[Num | Val]) -> Val:
     for x in args:
         if x.type.rank:
             c.fail("rank", what=c.name, expected="numbers", actual=show(x.shape))
-    if c.name == "orthogonal" and drawing.type.rank - (drawing.heads is not None) < 2:
+    if c.name == "orthogonal" and drawing.type.rank - len(drawing.lead) < 2:
         c.fail("rank", what="orthogonal", expected="a matrix", actual=show(drawing.type.shape))
     node = Node(b.fresh(c.name), "draw", tuple(x.node for x in args), (("dist", c.name),),
                 drawing.type.with_kind("real"), c.span)
-    return Val(b.append(node), node.type, drawing.heads is not None)
+    return Val(b.append(node), node.type, len(drawing.lead))
 
 
 def _body(c: Call, args: list[Num | Val]) -> Val:
@@ -60,17 +60,16 @@ def _body(c: Call, args: list[Num | Val]) -> Val:
     if c.name == "orthogonal":
         c.fail("random_here")
     args = cx.same_kind(args, c.span, f"`{c.name}`", "real")
+    lead = drawing.lead
     if drawing.type is not None:
-        type, heads = drawing.type.with_kind("real"), drawing.heads
+        type = drawing.type.with_kind("real")
     else:
-        heads = drawing.heads
-        type = Type("real", ((heads,) if heads else ()) + cx.joint_shape(args, c.span, f"`{c.name}`"))
-    args = [cx.spread(x, heads, type.shape[1:] if heads else type.shape) if not x.shape or drawing.type is None else x
-            for x in args]
+        type = Type("real", lead + cx.joint_shape(args, c.span, f"`{c.name}`"))
+    args = [cx.spread(x, lead, type.shape[len(lead):]) if not x.shape or drawing.type is None else x for x in args]
     t = cx.time(c.scope.clock)
     dist = "normal" if c.name == "normal" else "uniform"
     site, cx.sites = cx.sites, cx.sites + 1
-    u = cx.val(cx.b.add("random", (t.node,), type, c.name, site=site, dist=dist), heads is not None)
+    u = cx.val(cx.b.add("random", (t.node,), type, c.name, site=site, dist=dist), len(lead))
     if c.name == "bernoulli":
         return cx.cast(binary(cx, "<", u, args[0], c.span), "real")
     low = args[0]

@@ -149,7 +149,7 @@ def power(cx: Context, a: Num | Val, b: Num | Val, span: Span) -> Val:
         n = int(b.value)
         [a] = cx.same_kind([a], span, "`^`", "real" if n < 0 else "int", NUMBERS)
         if n == 0:
-            return cx.spread(cx.literal(number(1), a.kind), a.heads_dim, a.shape)
+            return cx.spread(cx.literal(number(1), a.kind), a.lead, a.shape)
         out, base, left = None, a, abs(n)
         while left:
             if left & 1:
@@ -194,8 +194,8 @@ def product(cx: Context, a: Val, b: Val, span: Span, op: str = "@") -> Val:
     letters = "abcdefghijklmopqrstuvwxyz"
     left = letters[:len(a.shape)]
     right = left[-1] + letters[len(a.shape):len(a.shape) + len(b.shape) - 1]
-    if len(left) + len(right) > 24:
+    if len(left) + len(right) + max(a.heads, b.heads) > 25:
         cx.fail("rank", span, what=op, expected="fewer axes", actual=show(a.shape))
-    heads = "n" if a.heads or b.heads else ""
-    spec = f"{'n' * a.heads}{left},{'n' * b.heads}{right}->{heads}{left[:-1]}{right[1:]}"
-    return cx.val(cx.b.contract(a.node, b.node, spec, semiring), bool(heads))
+    heads = "n" + letters[::-1]
+    spec = f"{heads[:a.heads]}{left},{heads[:b.heads]}{right}->{heads[:max(a.heads, b.heads)]}{left[:-1]}{right[1:]}"
+    return cx.val(cx.b.contract(a.node, b.node, spec, semiring), max(a.heads, b.heads))

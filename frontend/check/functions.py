@@ -111,7 +111,7 @@ def _matched(cx: Context, scope: Scope, fn: Fn, p: t.Param, value: Value, span: 
         return value if isinstance(value, Num) else x
     if x.shape:
         cx.fail("pattern_mismatch", span, param=p.name, function=fn.name, expected=show(shape), actual=show(x.shape))
-    return cx.spread(cx.cast(x, "real") if kind == "real" else x, x.heads_dim, shape)
+    return cx.spread(cx.cast(x, "real") if kind == "real" else x, x.lead, shape)
 
 
 def _pattern(p: t.Param) -> str:

@@ -22,17 +22,17 @@ def grad(c: Call) -> Value:
         c.fail("argument_count", name="grad", expected="a loss and one or more values to differentiate by", actual=1)
     leaves = [_leaf(c, e) for e in c.args[1:]]
     for e, leaf in zip(c.args[1:], leaves):
-        if loss.heads and not leaf.heads:
-            cx.fail("grad_heads", e.span, what=f"{written(e)} is shared by all of them", heads=loss.heads_dim.name)
+        if loss.heads > leaf.heads:
+            cx.fail("grad_heads", e.span, what=f"{written(e)} is shared by all of them", heads=loss.lead[-1].name)
     facts = {name: port.facts for name, port in cx.ports.items()}
     try:
         nodes = differentiate(cx.b, loss.node, [x.node for x in leaves], lambda state: cx.states[state].init(), facts,
-                              loss.heads_dim)
+                              loss.lead)
     except Independent as e:
         found = c.args[1 + e.leaf]
         cx.fail("grad_independent", found.span, leaf=written(found))
     except Across:
-        c.fail("grad_heads", what="its value of one head depends on other heads", heads=loss.heads_dim.name)
+        c.fail("grad_heads", what="its value of one head depends on other heads", heads=loss.lead[-1].name)
     except Complex:
         c.fail("not_yet", what="grad(...) of complex values", instead="write the derivative out")
     out = tuple([Val(node, x.type, x.heads) for node, x in zip(nodes, leaves)])

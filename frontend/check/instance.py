@@ -25,7 +25,7 @@ class Instance(Block):
     a sub-cell, None for the whole cell; `heads`: of the cell around; `clock`: its time."""
 
     def __init__(self, cx: Context, item: CellItem, header: dict[str, Value], prefix: str = "",
-                 heads: Dim | None = None, owner=None, clock: Clock | None = None):
+                 heads: tuple[Dim, ...] = (), owner=None, clock: Clock | None = None):
         self.item, self.header, self.prefix, self.owner = item.item, item.header, prefix, owner
         self.top, self.cell = owner is None, item.item.name
         self.inputs: list[Input] = []
@@ -38,11 +38,9 @@ class Instance(Block):
         self.cx, self.scope = cx, scope
         self.bind_header(header)
         if self.item.heads is not None:
-            if heads is not None:
-                cx.fail("not_yet", self.item.head, what="a cell with heads inside a cell with heads",
-                        instead="take `heads` away from one of them")
             self.own_heads = True
-            scope.heads = cx.dim(size(cx, scope, self.item.heads), self.item.heads.span, text(self.item.heads))
+            own = cx.dim(size(cx, scope, self.item.heads), self.item.heads.span, text(self.item.heads))
+            scope.heads = (*heads, own)
         super().__init__(cx, scope, self.item.body, lambda name: prefix + name)
         if not self.outputs and not any(isinstance(s, t.Output) for s in self.item.body):
             cx.reporter.error("output_missing", self.item.head, cell=self.cell)

@@ -31,9 +31,8 @@ class Port(Entity):
         """A node of the port's type as a value: groups are repeated for their heads."""
         d = self.declared
         if d.group is not None:
-            b, heads = self.cx.b, d.type.shape[0]
-            times = max(1, heads.size // d.group.size) if d.group.size else 1
-            node = b.add("interleave", (node,), d.type, self.name, axis=0, times=times)
+            times = max(1, d.lead[-1].size // d.group.size) if d.group.size else 1
+            node = self.cx.b.add("interleave", (node,), d.type, self.name, axis=d.heads - 1, times=times)
         return Val(node, d.type, d.heads)
 
     def lag(self, scope: Scope, sub: t.Expr, span: Span, previous: str = "") -> int:
@@ -153,9 +152,9 @@ class Formula:
         self.instance, self.decl, self.declared, self.cx = instance, decl, declared, instance.cx
 
     def value(self, heads: bool) -> Val:
+        """With the heads (a parameter has its value for each), or one for all of them."""
         cx, decl, d = self.cx, self.decl, self.declared
-        scope = self.instance.scope
-        inner = d.type.shape[1:] if d.heads else d.type.shape
+        scope, inner = self.instance.scope, d.shape
         if decl.indices:
             if len(decl.indices) != len(inner):
                 cx.fail("const_formula", decl.span, name=decl.name, indices=len(decl.indices),
@@ -166,8 +165,8 @@ class Formula:
                 scope.define(cx, name, cx.val(cx.b.broadcast(iota, inner, (axis,))), decl.span)
         with cx.step(decl.value.span):
             out = evaluate(cx, scope, decl.value)
-            type = d.type if heads or not d.heads else Type(d.type.kind, inner)
-            return cx.coerce(out, type, heads and d.heads, decl.name, decl.span)
+            type, lead = (d.type, d.heads) if heads else (Type(d.type.kind, inner), 0)
+            return cx.coerce(out, type, lead, decl.name, decl.span)
 
 
 class Parameter(Port):
@@ -187,7 +186,7 @@ class Parameter(Port):
         with cx.region(cx.init):
             if self.decl.value is not None:
                 return Formula(self.instance, self.decl, own).value(True)
-            cx.drawing = Drawing(own.type, own.type.shape[0] if own.heads else None)
+            cx.drawing = Drawing(own.type, own.lead)
             with cx.step(self.draw.span):
                 x = evaluate(cx, self.instance.scope, self.draw)
                 return cx.coerce(x, own.type, own.heads, self.name, self.decl.span)

@@ -12,10 +12,10 @@ from ...ir.types import Dim, Span, Type
 
 @dataclass(frozen=True)
 class Drawing:
-    """Inside `name ~ dist`: the declared type, if any (with the heads axis), and the heads."""
+    """Inside `name ~ dist`: the declared type, if any (with the heads), and the heads."""
 
     type: Type | None
-    heads: Dim | None
+    lead: tuple[Dim, ...]
 
 
 @dataclass(frozen=True)

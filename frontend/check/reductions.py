@@ -34,12 +34,12 @@ def axes_of(c: Call, x: Val, last: bool = False) -> tuple[int, ...]:
             cx.fail("missing_axis", e.span, what=c.name, dim="this", shape=show(x.shape))
         dim = cx.dim(value, e.span, text(e))
         count = x.shape.count(dim)
-        if count > 1 or count == 1 and x.heads_dim == dim:
+        if count > 1 or count == 1 and x.lead[-1:] == (dim,):
             cx.fail("axis_twice", e.span, dim=dim.name, shape=show(x.type.shape))
         if count == 1:
-            out.append(x.offset + x.shape.index(dim))
-        elif x.heads_dim == dim:
-            out.append(0)
+            out.append(x.heads + x.shape.index(dim))
+        elif x.lead[-1:] == (dim,):
+            out.append(x.heads - 1)
         else:
             cx.fail("missing_axis", e.span, what=c.name, dim=dim.name, shape=show(x.shape))
         if out[-1] in out[:-1]:
@@ -48,7 +48,7 @@ def axes_of(c: Call, x: Val, last: bool = False) -> tuple[int, ...]:
 
 
 def reduce(c: Call, x: Val, fn: str, axes: tuple[int, ...]) -> Val:
-    return c.cx.val(c.cx.b.reduce(x.node, fn, axes), x.heads and 0 not in axes)
+    return c.cx.val(c.cx.b.reduce(x.node, fn, axes), x.heads - (x.heads - 1 in axes))
 
 
 def back(c: Call, r: Val, x: Val, axes: tuple[int, ...]) -> Val:

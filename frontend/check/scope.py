@@ -94,15 +94,15 @@ class Failed(Entity):
 
 
 class Scope:
-    """`heads`: the heads of the cell that this is part of; `clock`: how time runs
+    """`heads`: of the cell that this is part of, after those of the cells around it; `clock`: how time runs
     there; `caller`: for a function's scope, where it was called (its names cannot be seen)."""
 
-    def __init__(self, module: Module, parent: Scope | None = None, *, heads: Dim | None = None,
+    def __init__(self, module: Module, parent: Scope | None = None, *, heads: tuple[Dim, ...] = (),
                  clock: Clock | None = None, caller: Scope | None = None):
         self.module, self.parent, self.caller = module, parent, caller
         above = parent or caller
         self.clock = clock or (above.clock if above is not None else Clock())
-        self.heads = heads if heads is not None or parent is None else parent.heads
+        self.heads = heads or (parent.heads if parent is not None else ())
         self.names: dict[str, Value | Entity] = {}
         self.hidden: dict[str, str] = {}    # names that cannot be seen from here: error class to report
 

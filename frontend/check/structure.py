@@ -30,15 +30,14 @@ def outer(c: Call) -> Value:
     """[A..., B...]: every element of x times every element of y."""
     cx = c.cx
     x, y = cx.same_kind([c.tensor(0), c.tensor(1)], c.span, "`outer`", "int", NUMBERS)
-    heads = cx.joint_heads([x, y])
-    at = 1 if heads else 0
-    full = ((heads,) if heads else ()) + x.shape + y.shape
+    lead = cx.joint_heads([x, y])
+    at = len(lead)
+    full = lead + x.shape + y.shape
 
     def placed(v: Val, first: int) -> str:
-        axes = ((0,) if v.heads else ()) + tuple(range(first, first + len(v.shape)))
-        return cx.b.broadcast(v.node, full, axes)
+        return cx.b.broadcast(v.node, full, (*range(v.heads), *range(first, first + len(v.shape))))
 
-    return cx.val(cx.b.op("mul", placed(x, at), placed(y, at + len(x.shape)), hint="outer"), heads is not None)
+    return cx.val(cx.b.op("mul", placed(x, at), placed(y, at + len(x.shape)), hint="outer"), at)
 
 
 def dot(c: Call) -> Value:
@@ -49,13 +48,13 @@ def dot(c: Call) -> Value:
     return product(c.cx, x, y, c.span)
 
 
-def _square(c: Call, dim: Dim, heads: Dim | None = None) -> Val:
+def _square(c: Call, dim: Dim, lead: tuple[Dim, ...] = ()) -> Val:
     """bool [n, n], true on the diagonal."""
     b = c.cx.b
     iota = b.add("iota", (), Type("int", (dim,)), "iota")
     shape = (dim, dim)
     out = c.cx.val(b.op("eq", b.broadcast(iota, shape, (0,)), b.broadcast(iota, shape, (1,))))
-    return c.cx.spread(out, heads, shape) if heads else out
+    return c.cx.spread(out, lead, shape)
 
 
 def eye(c: Call) -> Value:
@@ -70,11 +69,11 @@ def diag(c: Call) -> Value:
         full = x.type.shape + (dim,)
         rows = cx.val(cx.b.broadcast(x.node, full, tuple(range(x.type.rank))), x.heads)
         zero = Num(False) if x.kind == "bool" else number(0)
-        return choose(cx, _square(c, dim, x.heads_dim), rows, zero, c.span)
+        return choose(cx, _square(c, dim, x.lead), rows, zero, c.span)
     if len(x.shape) != 2 or x.shape[0] != x.shape[1]:
         c.fail("not_square", what="diag", shape=show(x.shape))
     [x] = cx.same_kind([x], c.span, "`diag`", "int", NUMBERS)
-    only = choose(cx, _square(c, x.shape[0], x.heads_dim), x, number(0), c.span)
+    only = choose(cx, _square(c, x.shape[0], x.lead), x, number(0), c.span)
     return cx.val(cx.b.reduce(only.node, "sum", (x.type.rank - 1,)), x.heads)
 
 
@@ -116,7 +115,7 @@ def split(c: Call) -> Value:
         dims = [cx.dim(part, c.span, "part")] * n
     out, start = [], 0
     for d in dims:
-        out.append(cx.val(cx.b.slice(x.node, x.offset, start, d), x.heads))
+        out.append(cx.val(cx.b.slice(x.node, x.heads, start, d), x.heads))
         start += d.size
     return Many(tuple(out), "split")
 
@@ -134,7 +133,7 @@ def unstack(c: Call) -> Value:
     dim = _first(c, x)
     if dim.size > MOST_PARTS:
         c.fail("repeat_too_long", count=dim.size, limit=MOST_PARTS)
-    return Many(tuple([cx.val(cx.b.index(x.node, x.offset, i), x.heads) for i in range(dim.size)]), "unstack")
+    return Many(tuple([cx.val(cx.b.index(x.node, x.heads, i), x.heads) for i in range(dim.size)]), "unstack")
 
 
 def concat(c: Call) -> Value:
@@ -151,13 +150,13 @@ def concat(c: Call) -> Value:
         _first(c, x)
         if x.shape[1:] != rest:
             c.fail("concat_mismatch", what="concat", left=show(items[0].shape), right=show(x.shape))
-    heads = cx.joint_heads(items)
-    items = [cx.spread(x, heads, x.shape) for x in items]
+    lead = cx.joint_heads(items)
+    items = [cx.spread(x, lead, x.shape) for x in items]
     poly = sum((cx.dims.poly(x.shape[0]) for x in items), Poly.const(0))
     dim = cx.dims.dim(poly, sum(x.shape[0].size for x in items))
     if len(items) == 1:
         return items[0]
-    return cx.val(cx.b.concat(tuple(x.node for x in items), 1 if heads else 0, dim), heads is not None)
+    return cx.val(cx.b.concat(tuple(x.node for x in items), len(lead), dim), len(lead))
 
 
 def _listed(c: Call, terms) -> list[Value]:
@@ -196,7 +195,7 @@ def _full(c: Call, value: Num | Val, dims: list[Dim]) -> Value:
     x = c.cx.tensor(value, c.span)
     if x.shape:
         c.fail("rank", what=c.name, expected="a scalar", actual=show(x.shape))
-    return c.cx.spread(x, x.heads_dim, tuple(dims))
+    return c.cx.spread(x, x.lead, tuple(dims))
 
 
 def iota(c: Call) -> Value:
@@ -228,9 +227,9 @@ def solve(c: Call) -> Value:
     if b.shape[0] != a.shape[0]:
         c.fail("product_mismatch", name="solve", left=a.shape[0].name, right=b.shape[0].name, left_shape=show(a.shape),
                right_shape=show(b.shape))
-    heads = cx.joint_heads([a, b])
-    a, b = cx.spread(a, heads, a.shape), cx.spread(b, heads, b.shape)
-    return cx.val(cx.b.add("solve", (a.node, b.node), b.type, "solve"), heads is not None)
+    lead = cx.joint_heads([a, b])
+    a, b = cx.spread(a, lead, a.shape), cx.spread(b, lead, b.shape)
+    return cx.val(cx.b.add("solve", (a.node, b.node), b.type, "solve"), len(lead))
 
 
 def logdet(c: Call) -> Value:

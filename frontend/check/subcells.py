@@ -133,17 +133,19 @@ class SubCells(Entity):
             own = Declared(d.stored, d.heads, None, d.facts)
             with cx.step(e.span):
                 x = cx.tensor(evaluate(cx, scope, e), e.span)
-                if inst.own_heads and d.heads and x.shape:      # the caller's first axis are the sub-cell's heads
-                    if x.shape[0] != own.type.shape[0]:
-                        cx.fail("declared_shape", e.span, name=port.name, declared=show(own.type.shape),
+                above = self.parent.scope.heads
+                if d.heads > len(above) and x.shape:    # the caller's first axis are the sub-cell's heads
+                    if x.shape[0] != own.lead[-1]:
+                        cx.fail("declared_shape", e.span, name=port.name, declared=show(own.type.shape[len(above):]),
                                 actual=show(x.shape))
-                    x = Val(x.node, x.type, True)
+                    x = cx.spread(x, above, x.shape)
+                    x = Val(x.node, x.type, d.heads)
                 return cx.coerce(x, own.type, own.heads, port.name, e.span)
         return value
 
     def outward(self, inst: Instance, x: Val) -> Val:
         """A value of the sub-cell as its caller sees it: its own heads become an axis."""
-        return Val(x.node, x.type, False) if inst.own_heads else x
+        return Val(x.node, x.type, min(x.heads, len(self.parent.scope.heads)))
 
     def find_call(self, inst: Instance) -> None:
         """Force the equation that calls `inst`, which was not reached yet."""

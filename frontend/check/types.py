@@ -17,18 +17,30 @@ WORDS = ("nonneg", "symmetric", "orthonormal")
 
 @dataclass(frozen=True)
 class Declared:
-    """`type` includes the heads axis if `heads`; `group`: the axis that stands
-    in its place where there are fewer groups than heads."""
+    """The first `heads` axes of `type` are heads; `group`: the axis that stands in
+    the place of the last of them where there are fewer groups than heads."""
 
     type: Type
-    heads: bool
+    heads: int
     group: Dim | None
     facts: tuple[str, ...]
 
     @property
     def stored(self) -> Type:
         """The type of the port: with the groups in place of the heads."""
-        return self.type.with_shape((self.group, *self.type.shape[1:])) if self.group else self.type
+        if not self.group:
+            return self.type
+        shape = self.type.shape
+        return self.type.with_shape((*shape[:self.heads - 1], self.group, *shape[self.heads:]))
+
+    @property
+    def lead(self) -> tuple[Dim, ...]:
+        return self.type.shape[:self.heads]
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        """What the text sees."""
+        return self.type.shape[self.heads:]
 
 
 def kind_of(cx: Context, e: t.TypeExpr) -> str:
@@ -42,27 +54,28 @@ def declared(cx: Context, scope: Scope, e: t.TypeExpr, name: str, own_heads: boo
     """A declaration's type. `own_heads`: the cell itself (not the one that uses it) has heads."""
     kind = kind_of(cx, e)
     dims = [cx.dim(size(cx, scope, d), d.span, text(d)) for d in e.dims]
-    heads, group, facts = scope.heads, None, []
+    lead, group, facts = scope.heads, None, []
     for m in e.modifiers:
         match m.word:
             case "shared" | "heads" if not own_heads:
                 cx.fail("heads_missing", m.span, name=name, cell=cell)
             case "shared":
-                heads = None
+                lead = scope.heads[:-1]
             case "heads":
                 group = cx.dim(size(cx, scope, m.args[0]), m.span, text(m.args[0]))
             case _:
                 facts.append(fact(cx, scope, m))
-    if group is not None and (heads is None or group == heads):
+    if group is not None and (lead != scope.heads or group == lead[-1]):
         group = None
-    if group is not None and (not group.size or heads.size % group.size):
-        cx.fail_sized("heads_uneven", e.span, outer=heads.name, size=heads.size, inner=group.name, group=group.size)
+    if group is not None and (not group.size or lead[-1].size % group.size):
+        cx.fail_sized("heads_uneven", e.span, outer=lead[-1].name, size=lead[-1].size, inner=group.name,
+                      group=group.size)
     if kind == "complex" and facts:
         cx.fail("complex_value", e.span, what=f"the fact about `{name}`")
-    type = Type(kind, ((heads,) if heads else ()) + tuple(dims))
+    type = Type(kind, lead + tuple(dims))
     if type.numel > MOST_ELEMENTS:
         cx.fail("size_too_large", e.span, shape=show(type.shape), size=type.numel, limit=MOST_ELEMENTS)
-    return Declared(type, heads is not None, group, tuple(facts))
+    return Declared(type, len(lead), group, tuple(facts))
 
 
 def size(cx: Context, scope: Scope, e: t.Expr):

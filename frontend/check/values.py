@@ -28,12 +28,12 @@ class Num:
 
 @dataclass(frozen=True, slots=True)
 class Val:
-    """A node of the IR. `type` includes the heads axis, which comes first if
-    `heads`; `shape` is what the text sees."""
+    """A node of the IR. The first `heads` axes of `type` are heads: of the outermost
+    cell that has any, then of cells in it; `shape` is what the text sees."""
 
     node: str
     type: Type
-    heads: bool = False
+    heads: int = 0
 
     @property
     def kind(self) -> str:
@@ -41,16 +41,12 @@ class Val:
 
     @property
     def shape(self) -> tuple[Dim, ...]:
-        return self.type.shape[1:] if self.heads else self.type.shape
+        return self.type.shape[self.heads:]
 
     @property
-    def offset(self) -> int:
-        """Position of the text's first axis."""
-        return 1 if self.heads else 0
-
-    @property
-    def heads_dim(self) -> Dim | None:
-        return self.type.shape[0] if self.heads else None
+    def lead(self) -> tuple[Dim, ...]:
+        """The heads."""
+        return self.type.shape[:self.heads]
 
 
 @dataclass(frozen=True, slots=True)
