@@ -2,227 +2,28 @@
 
 Slow and obvious, in torch, float64 unless told otherwise. Its gradients are
 torch autograd's, an independent route from the compiler's adjoint. `meaning`
-says what each operation computes; here are reads, time, batch and initial values.
+says what each operation computes, `evaluate` what a node is worth; here are
+time and batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from . import decayed, meaning, rng
 from .cell import Cell, Node
 from .errors import EvaluationError
+from .evaluate import Context, evaluate
+from .initial import initial_params
 from .sweeps import sweeps
 from .types import Type
 
-Reads = Mapping[tuple[str, str], Tensor]
+__all__ = ["Result", "evaluate", "initial_params", "run", "static_names"]
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a node may see besides its operands. `batch`: leading sizes of random draws."""
-
-    reads: Reads
-    dtype: torch.dtype = torch.float64
-    seed: int = 0
-    training: bool = False
-    batch: tuple[int, ...] = ()
-    device: torch.device | None = None
-    generator: torch.Generator | None = field(default=None, compare=False)
-
-    def torch_dtype(self, kind: str) -> torch.dtype:
-        match kind:
-            case "real":
-                return self.dtype
-            case "int":
-                return torch.int64
-            case "bool":
-                return torch.bool
-        return self.dtype.to_complex()
-
-
-# -- one node ---------------------------------------------------------------
-Rule = Callable[[Node, list[Tensor], Context], Tensor]
-
-
-def _read(n: Node, _: list[Tensor], c: Context) -> Tensor:
-    key = (n.op, n.attr("name"))
-    if key not in c.reads:
-        raise EvaluationError(f"no value given for {key[0]} {key[1]}")
-    return c.reads[key]
-
-
-def _random(n: Node, xs: list[Tensor], c: Context) -> Tensor:
-    t = xs[0].expand(*c.batch) if c.batch else xs[0]
-    return rng.draw(n.attr("dist"), c.seed, n.attr("site"), t, n.type.sizes, c.dtype)
-
-
-def _draw(n: Node, xs: list[Tensor], c: Context) -> Tensor:
-    if c.generator is None:
-        raise EvaluationError(f"{n.name}: draw belongs to the init region")
-    sizes, g = n.type.sizes, c.generator
-    new = dict(generator=g, dtype=torch.float64)
-    match n.attr("dist"):
-        case "uniform":
-            return xs[0] + (xs[1] - xs[0]) * torch.rand(sizes, **new)
-        case "normal":
-            return xs[0] + xs[1] * torch.randn(sizes, **new)
-        case "bernoulli":
-            return (torch.rand(sizes, **new) < xs[0]).to(torch.float64)
-        case "orthogonal":
-            return (xs[0] if xs else 1.0) * _orthogonal(torch.randn(sizes, **new))
-        case other:
-            raise EvaluationError(f"{n.name}: unknown distribution {other}")
-
-
-def _orthogonal(x: Tensor) -> Tensor:
-    """Rows (or columns, if fewer) orthonormal in the last two axes, Haar distributed:
-    the Q of a Gaussian matrix, its signs fixed by R's diagonal (Mezzadri 2007)."""
-    if x.dim() < 2:
-        raise EvaluationError("orthogonal() needs a matrix; give the parameter two axes")
-    wide = x.shape[-2] < x.shape[-1]
-    q, r = torch.linalg.qr(x.mT if wide else x)
-    q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-    return q.mT if wide else q
-
-
-def _axis(n: Node, x_rank: int) -> int:
-    """The node's axis attribute, counted from the right of a value of `x_rank` axes."""
-    return n.attr("axis") - x_rank
-
-
-def _join(n: Node, xs: list[Tensor], how: Callable, rank: int) -> Tensor:
-    return meaning.join(xs, [rank] * len(xs), _axis(n, n.type.rank), how)
-
-
-_LEAVES: dict[str, Rule] = {
-    "literal": lambda n, xs, c: torch.tensor(n.attr("value"), dtype=c.torch_dtype(n.type.kind), device=c.device),
-    "input": _read, "param": _read, "state": _read,
-    "iota": lambda n, xs, c: torch.arange(n.type.sizes[0], device=c.device),
-    "training": lambda n, xs, c: torch.tensor(c.training, device=c.device),
-    "random": _random, "draw": _draw,
-    "real": lambda n, xs, c: xs[0].to(c.dtype), "int": lambda n, xs, c: xs[0].to(torch.int64),
-}
-
-
-def _structure(n: Node, xs: list[Tensor], ranks: list[int]) -> Tensor:
-    x, r = xs[0], ranks[0]
-    match n.op:
-        case "broadcast":
-            return meaning.broadcast(x, r, n.type.sizes, n.attr("axes"))
-        case "slice":
-            return x.narrow(_axis(n, r), n.attr("start"), n.type.sizes[n.attr("axis")])
-        case "index":
-            return x.select(_axis(n, r), n.attr("at"))
-        case "pad":
-            return meaning.pad(x, _axis(n, r), n.attr("start"), n.type.sizes[n.attr("axis")])
-        case "place":
-            return meaning.place(x, _axis(n, r + 1), n.attr("at"), n.type.sizes[n.attr("axis")])
-        case "concat":
-            return _join(n, xs, torch.cat, r)
-        case "stack":
-            return _join(n, xs, torch.stack, r)
-        case "interleave":
-            return x.repeat_interleave(n.attr("times"), _axis(n, r))
-        case "fold":
-            return meaning.fold(x, _axis(n, r), n.attr("times"))
-        case "gather":
-            return meaning.gather(x, r, xs[1], ranks[1], n.attr("axis"), n.attr("batch"))
-        case "scatter":
-            return meaning.scatter(x, r, xs[1], ranks[1], n.attr("axis"), n.attr("batch"), n.type.sizes[n.attr("axis")])
-        case "cumsum":
-            return meaning.cumsum(x, _axis(n, r), n.attr("reverse"))
-        case "reduce":
-            return meaning.reduce(x, r, n.attr("fn"), n.attr("axes"))
-        case "contract":
-            return meaning.contract(x, xs[1], n.attr("spec"), n.attr("semiring"))
-        case "running":
-            return meaning.running(x, xs[1], _axis(n, r), n.attr("reverse"), n.attr("semiring"))
-        case "solve_lower":
-            return meaning.solve_lower(x, xs[1], n.attr("transposed"), vector=ranks[1] == r - 1)
-        case "solve":
-            return meaning.solve(x, xs[1], vector=ranks[1] == r - 1)
-        case "logdet":
-            return meaning.logdet(x)
-        case "decayed":
-            return decayed.decayed(*xs)
-        case "decayed_sum":
-            return decayed.decayed_sum(*xs, n.attr("transposed"))
-        case "decayed_slope":
-            return decayed.decayed_slope(*xs)
-    raise EvaluationError(f"{n.name}: the interpreter does not know the operation {n.op}")
-
-
-def evaluate(nodes: Iterable[Node], env: Mapping[str, Tensor] | None = None, *, reads: Reads | None = None,
-             types: Mapping[str, Type] | None = None, dtype: torch.dtype = torch.float64, seed: int = 0,
-             training: bool = False, batch: tuple[int, ...] = (), device: torch.device | None = None,
-             generator: torch.Generator | None = None) -> dict[str, Tensor]:
-    """The values of `nodes` (in topological order) by name, with those of `env`.
-
-    `env`: values known already, with their `types` (by node name).
-    `reads`: ("input" | "param" | "state", name) -> value. Each value has the
-    axes of its type last and any leading axes, which broadcast, before them:
-    none for static values, [B] over a batch. A static value stays without.
-    `batch`: the leading sizes of random draws. Differentiable by torch.
-    Raises EvaluationError for a read without a value.
-    """
-    context = Context(reads or {}, dtype, seed, training, batch, device, generator)
-    values = dict(env or {})
-    rank = {name: t.rank for name, t in (types or {}).items()}
-    for n in nodes:
-        xs = [values[a] for a in n.args]
-        if fn := meaning.POINTWISE.get(n.op):
-            values[n.name] = fn(*xs)
-        elif rule := _LEAVES.get(n.op):
-            values[n.name] = rule(n, xs, context)
-        else:
-            values[n.name] = _structure(n, xs, [rank[a] for a in n.args])
-        rank[n.name] = n.type.rank
-    return values
-
-
-# -- initial values ---------------------------------------------------------
-def initial_params(cell: Cell, seed: int = 0, dtype: torch.dtype = torch.float64,
-                   given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Initial values of the parameters, [*shape] each, by the cell's init region.
-
-    Drawn in float64, in the order of the region, then cast: the same for every
-    dtype. `given`: values of the parameters without an initialiser; those not
-    given are left out of the result. Raises EvaluationError if one is read.
-    """
-    kinds = {p.name: p.type.kind for p in cell.params}
-    wide = Context({}, torch.float64)
-    given = {k: v.to(wide.torch_dtype(kinds[k])) if v.is_floating_point() or v.is_complex() else v
-             for k, v in (given or {}).items()}
-    source = {p.name: p.init for p in cell.params if p.init is not None}
-    generator = torch.Generator().manual_seed(seed)
-    values: dict[str, Tensor] = {}
-    types: dict[str, Type] = {}
-
-    class Drawn(dict):  # a `param` read in the region sees values computed earlier in it
-        def __missing__(self, key):
-            raise EvaluationError(f"no value given for param {key[1]}, which an initial value reads")
-
-    reads = Drawn({("param", k): v for k, v in given.items()})
-    for n in cell.init:
-        for name, node in source.items():
-            if node in values:
-                reads.setdefault(("param", name), values[node])
-        values = evaluate([n], values, reads=reads, types=types, generator=generator)
-        types[n.name] = n.type
-    out = {}
-    for p in cell.params:
-        v = given[p.name] if p.name in given else values.get(p.init)
-        if v is not None:
-            out[p.name] = v.to(Context({}, dtype).torch_dtype(p.type.kind)).clone()
-    return out
-
-
-# -- over time --------------------------------------------------------------
 @dataclass(frozen=True)
 class Result:
     """outputs [B, T, *shape], final state [B, *shape], sums [*shape]."""
