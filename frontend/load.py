@@ -68,10 +68,12 @@ class Program:
     sources: Mapping[str, str] = field(repr=False)
 
     def cell(self, name: str | None = None) -> CellDef:
-        """The cell called `name`; without a name the only one."""
+        """The cell called `name`; without a name the only one that is no sub-cell of the others."""
         if name is None:
-            if len(self.cells) == 1:
-                return next(iter(self.cells.values()))
+            used = {n.callee for c in self.cells.values() for n in t.walk(c.syntax) if isinstance(n, t.Use)}
+            whole = [c for c in self.cells.values() if c.name not in used]
+            if len(whole) == 1:
+                return whole[0]
             if not self.cells:
                 raise_error("no_cell", sources=self.sources)
             raise_error("cell_not_chosen", sources=self.sources, cells=", ".join(self.cells))

@@ -77,6 +77,13 @@ def test_which_cell():
         ostinato.compile(TWO, "totl")
     y, _ = ostinato.compile(TWO, "total")(torch.ones(1, 3))
     assert y.tolist() == [[2, 4, 6]]
+    whole = TWO + """
+    cell all_of_it(D) {
+      input  x: [D]
+      use    a = leaky(D), b = stacked(D), c = total()
+      output y: [D] = a(x[t]) + b(x[t]) + c(sum(x[t]))
+    }"""    # the only one that is no part of another
+    assert ostinato.compile(whole, D=2, **{"a.scale": torch.ones(2)}).cell.name == "all_of_it"
 
 
 def test_options_and_consts():

@@ -14,10 +14,10 @@ from ostinato.runtime.files import declared_sizes
 NONLINEAR = frozenset("""elman elman_heads elman_relu gru gru_heads indrnn kalman lem lif ligru lmu lstm lstm_cifg
     lstm_cifg_peephole lstm_heads lstm_layernorm lstm_peephole lstm_projection ltc moneta paragru paralstm slstm sru srwm
     titans ttt_linear yaad""".split())
-BOTH_WAYS = frozenset("bilstm lion vim".split())    # run as several cells: test_directions
+BOTH_WAYS = frozenset("bilstm jrt_rnn lion vim".split())    # run as several cells: test_directions
 NAMES = sorted({p.stem for p in ZOO.glob("*.ost")} - NONLINEAR - BOTH_WAYS)
 # the forms that not every affine cell has: which do, or which do not and why
-CONV = frozenset("ema hippo_legt iir jrt_rnn linear_attention linear_rnn lru lssl mega_ema retnet rwkv5 s4 s4d".split())
+CONV = frozenset("ema hippo_legt iir linear_attention linear_rnn lru lssl mega_ema retnet rwkv5 s4 s4d".split())
 DIAGONALIZE = frozenset("hippo_legt linear_rnn lssl".split())
 UNCHUNKED = {
     "is multiplied by a matrix": "block_lrnn crf hippo_legt hmm legs linear_cde linear_rnn lssl viterbi",
@@ -28,7 +28,7 @@ UNCHUNKED = {
 UNCHUNKED = {name: why for why, names in UNCHUNKED.items() for name in names.split()}
 MATRICES = "gateloop mamba mesa".split()    # of those without chunks
 ALWAYS = ("iir", "minlstm", "qrnn", "legs", "aaren", "mlstm", "gla", "deltanet", "rwkv7", "gsa", "deltaproduct", "lru",
-          "s4", "viterbi", "crf", "linear_cde", "jrt_rnn", "titans_linear", "retnet", "linear_rnn", "lssl")
+          "s4", "viterbi", "crf", "linear_cde", "linear_attention", "titans_linear", "retnet", "linear_rnn", "lssl")
 LENGTHS = (0, 1, 2, 15, 63, 64, 65)
 
 
@@ -74,7 +74,7 @@ def test_chunks_of_every_size(name, schedule):
         check(schedule, name, 2, T, backend="interpreter")
 
 
-@grid("scan(3)", "quadratic", "conv", "diagonalize", always=("gla", "iir", "jrt_rnn", "linear_rnn", "aaren"))
+@grid("scan(3)", "quadratic", "conv", "diagonalize", always=("gla", "iir", "linear_attention", "linear_rnn", "aaren"))
 def test_pieces(name, schedule):
     """Random splits, and step by step."""
     for i in range(3):

@@ -62,11 +62,3 @@ def abc(x, p, s):
     A = keep[..., None, :] * s.A + outer(x.k, new)
     B = keep[..., :, None] * s.B + outer(new, x.v)
     return {"o": read((read(x.q, A) / x.q.shape[-1] ** 0.5).softmax(-1), B)}, {"z": z, "A": A, "B": B}
-
-
-@step
-def jrt_rnn(x, p, s):
-    q, k = F.elu(x.q) + 1, F.elu(x.k) + 1
-    S, z = s.S + outer(k, x.v), s.z + k
-    o = read(q, S) / (q * z).sum(-1, keepdim=True)
-    return {"o": torch.where(x.first[:, None, None], 0.0, o)}, {"S": S, "z": z}

@@ -49,3 +49,17 @@ def lion(x, p, s):
     half = (q * k).sum(-1, keepdim=True) / (2 * q.shape[-1] ** 0.5)
     num = (f["o"] - half * x["v"]) + (b["o"] - half * x["v"])
     return {"y": num / ((zf["o"] - half) + (zb["o"] - half))}, end | zend
+
+
+@whole
+def jrt_rnn(x, p, s):
+    """As the paper has it: sums over the steps so far, and over the whole prefix. States that are passed count for all
+    steps, the encoder's too; the final states of both are sums."""
+    q, k, e = (F.elu(x[name]) + 1 for name in ("q", "k", "ke"))
+    e = torch.where(x["prefix"][..., None, None], e, 0.0)
+    kv, encoded = k[..., None] * x["v"][..., None, :], (e[..., None] * x["ve"][..., None, :]).sum(1)
+    S = s["S"][:, None] + s["rest.S"][:, None] + kv.cumsum(1) + encoded[:, None]
+    z = s["z"][:, None] + s["rest.z"][:, None] + k.cumsum(1) + e.sum(1)[:, None]
+    o = torch.einsum("btnk,btnkv->btnv", q, S) / (q * z).sum(-1, keepdim=True)
+    return {"o": o}, {"S": S[:, -1] - s["rest.S"], "z": z[:, -1] - s["rest.z"], "rest.S": s["rest.S"] + encoded,
+                      "rest.z": s["rest.z"] + e.sum(1)}

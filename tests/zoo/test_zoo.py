@@ -167,3 +167,16 @@ def test_steps_equal_sequence(name, backend):
     got = dict(zip(cell.output_names, (torch.stack(r, 1) for r in zip(*rows))))
     whole = dict(zip(cell.output_names, (y,) if isinstance(y, torch.Tensor) else y))
     assert_close(got | state, whole | want, 1e-12, name)
+
+
+def test_jrt_rnn_goes_on_from_its_prefix():
+    """The prefix at once, then piece by piece from the decoder's states alone."""
+    cell = layer("jrt_rnn", "llvm")
+    xs, _ = data(cell, B=2, T=12)
+    xs["prefix"] = torch.arange(12).expand(2, 12) < 5
+    want, ends = cell(**xs)
+    ys, state = [], {}
+    for at, n in ((0, 5), (5, 1), (6, 6)):
+        y, end = cell(**{k: v[:, at:at + n] for k, v in xs.items()}, state=state)
+        ys, state = [*ys, y], {k: end[k] for k in "Sz"}
+    assert_close({"o": torch.cat(ys, 1).detach(), **state}, {"o": want.detach(), **{k: ends[k] for k in "Sz"}}, 1e-12)
