@@ -15,6 +15,7 @@ from ...compiler.schedules.views import operand_indices
 from ...ir.cell import Node
 from ...ir.ops import OPS, spec_parts
 from . import math, random
+from .ahead import fetched, prefetch
 from .loops import I64, Nest, i64
 from .memory import BIT, Index, lane_stride, load, memory_type, offset_of, size_of, store
 from .vector import fma, splat
@@ -22,6 +23,7 @@ from .vector import fma, splat
 PREFETCH_FROM = 512 * 1024     # packs larger than this are streamed from beyond the second-level cache
 PREFETCH_AHEAD = 8 * 1024      # bytes
 BACK_AHEAD, BACK_MOST = 4 * 1024, 16 * 1024   # bytes ahead, and of a row, where steps go back in time
+FUSED = frozenset(("add", "sub", "mul"))
 CONSTANTS = frozenset(("literal", "iota", "training"))      # leaves that live in no buffer but one they are stored in
 
 
@@ -116,8 +118,11 @@ class Evaluator:
             return args[0]
         width = max((a.type.count for a in args if isinstance(a.type, ir.VectorType)), default=0)
         args = [splat(b, a, width) for a in args]
+        op = "mul" if node.op == "contract" else node.op
+        if self.phase.sweep and node.type.kind == "real" and op in FUSED:
+            return getattr(b, f"f{op}")(*args, flags=("contract",))     # a product and a sum may be rounded once
         if node.op == "contract":
-            return b.fmul(*args) if node.type.kind == "real" else math.emit(b, "mul", *args)
+            return math.emit(b, op, *args)
         if OPS[node.op].group != "pointwise":
             raise NotImplementedError(f"operation {node.op!r} on the llvm back end: use backend=\"interpreter\"")
         return math.emit(b, node.op, *args, to=self.real)
@@ -238,7 +243,7 @@ class Evaluator:
             scope.memo[key] = load(b, self.frame.packs[pack.name], offset, "real", self.real, lane.width, 1)
             if pack_bytes(pack, self.real) > PREFETCH_FROM and lane.width == self.width:
                 ahead = b.add(offset, i64(PREFETCH_AHEAD // size_of(self.real)))
-                prefetch(b, b.gep(self.frame.packs[pack.name], [ahead]))
+                prefetch(b, b.gep(self.frame.packs[pack.name], [ahead]), False, 2)
         return scope.memo[key]
 
     # -- memory ---------------------------------------------------------
@@ -256,10 +261,10 @@ class Evaluator:
         that rise while the rows themselves go down."""
         row = buffer.numel * size_of(memory_type(buffer.kind, self.real))
         if not (self.run.reverse and self.step is not None and buffer.space in ("input", "output", "check")
-                and idx and idx[-1].width == self.width and row <= BACK_MOST):
+                and idx and idx[-1].width == self.width and row <= BACK_MOST) or fetched(self.run, buffer):
             return
         by = b.mul(self.frame.strides[buffer.name][1], i64(max(1, BACK_AHEAD // row)))
-        prefetch(b, b.gep(self.frame.pointer(b, buffer.name), [b.sub(offset_of(b, buffer, idx, start, rows), by)]))
+        prefetch(b, b.gep(self.frame.pointer(b, buffer.name), [b.sub(offset_of(b, buffer, idx, start, rows), by)]), False, 2)
 
     def put(self, s: Store, idx: tuple[Index, ...], value: ir.Value, c, add: bool = False) -> None:
         """Store (or add) a value computed at `idx`; the store's index map places it."""
@@ -287,14 +292,6 @@ def pack_bytes(pack: Pack, real: ir.Type) -> int:
     for _, size in pack.letters:
         n *= size
     return n * size_of(real)
-
-
-def prefetch(b: ir.IRBuilder, pointer: ir.Value) -> None:
-    """Ask for a cache line, into the second level."""
-    i32 = ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
-    fn = b.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
-    b.call(fn, [pointer, i32(0), i32(2), i32(1)])
 
 
 def operand_indices_at(node: Node, idx: tuple[Index, ...], red: tuple[Index, ...] = ()):

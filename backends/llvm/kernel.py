@@ -111,7 +111,7 @@ class _Item:
             self._phases(run, run.before, steps, None)
 
             def step(t, _, run=run):
-                fetch_ahead(run, self.frame, self.nest, t)
+                fetch_ahead(k, run, self.frame, self.nest, n, t)
                 self._phases(run, run.steps, steps, t)
                 for s in sorted(run.doubled):
                     b, pair = self.nest.b, [self.frame.slots[f"{run.prefix}{r}.{s}"] for r in ("state", "next")]
