@@ -6,7 +6,7 @@ port, the address of every pack.
 """
 
 WORDS = ("B", "T", "tile", "block", "blocks", "heads", "threads", "slots", "scratch_stride", "tiles", "chunks", "chunk")
-MOVING = ("seed", "training", "scratch")
+MOVING = ("seed", "training", "streaming", "scratch")
 PER_PORT = 4
 ALIGN = 64          # bytes; of scratch memory
 

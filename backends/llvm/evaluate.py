@@ -258,13 +258,18 @@ class Evaluator:
     def _ahead(self, b: ir.IRBuilder, buffer: Buffer, idx: tuple[Index, ...], start: ir.Value,
                rows: ir.Value | None) -> None:
         """Steps that go back in time ask for what they will need: processors follow addresses that rise, not rows
-        that rise while the rows themselves go down."""
+        that rise while the rows themselves go down. What another run over the tile has just read is there: that
+        run will need the tile before it."""
         row = buffer.numel * size_of(memory_type(buffer.kind, self.real))
-        if not (self.run.reverse and self.step is not None and buffer.space in ("input", "output", "check")
+        spaces = ("input", "check") if self.frame.streaming else ("input", "output", "check")
+        if not (self.run.reverse and self.step is not None and buffer.space in spaces
                 and idx and idx[-1].width == self.width and row <= BACK_MOST) or fetched(self.run, buffer):
             return
-        by = b.mul(self.frame.strides[buffer.name][1], i64(max(1, BACK_AHEAD // row)))
-        prefetch(b, b.gep(self.frame.pointer(b, buffer.name), [b.sub(offset_of(b, buffer, idx, start, rows), by)]), False, 2)
+        again = any(buffer.name in r.steps.reads.values() for r in self.kernel.runs if r is not self.run)
+        by = b.mul(self.frame.strides[buffer.name][1],
+                   self.frame.words["tile"] if again else i64(max(1, BACK_AHEAD // row)))
+        at = b.sub(offset_of(b, buffer, idx, start, rows), by)
+        prefetch(b, b.gep(self.frame.pointer(b, buffer.name), [at]), False, 2)
 
     def put(self, s: Store, idx: tuple[Index, ...], value: ir.Value, c, add: bool = False) -> None:
         """Store (or add) a value computed at `idx`; the store's index map places it."""
@@ -278,7 +283,9 @@ class Evaluator:
         self._ahead(b, buffer, at, start, rows)
         if add:
             value = b.fadd(value, load(b, pointer, offset, buffer.kind, self.real, width, stride))
-        store(b, value, pointer, offset, buffer.kind, self.real, width, stride)
+        whole = width == self.width and buffer.axes[-1].size % width == 0 and at[-1].offset % width == 0
+        store(b, value, pointer, offset, buffer.kind, self.real, width, stride,
+              streaming=self.frame.streaming and buffer.space == "output" and buffer.kind == "real" and whole)
 
 
 def _lane(b: ir.IRBuilder, idx: tuple[Index, ...], k: int) -> tuple[Index, ...]:

@@ -30,6 +30,7 @@ class Frame:
         self.words = {w: self._word(b, i) for i, w in enumerate(WORDS)}
         self.words |= {w: self._word(b, self.moving + i) for i, w in enumerate(MOVING)}
         self.seed, self.training = self.words["seed"], self.words["training"]
+        self.streaming = False                     # whether the code being made keeps results out of the caches
         self.tile_start: ir.Value | None = None    # t of the tile's first step
 
     def _word(self, b: ir.IRBuilder, i: int) -> ir.Value:

@@ -63,12 +63,32 @@ def _emit_worker(fn: ir.Function, kernel: Kernel, real: ir.Type, width: int) -> 
         number = b.add(slot, b.mul(k, w["slots"]))
         chunk, number = b.srem(number, w["chunks"]), b.sdiv(number, w["chunks"])
         frame.enter(b, b.sdiv(number, w["blocks"]), b.srem(number, w["blocks"]), chunk, scratch)
+        if kernel.elementwise:
+            _twice(kernel, frame, nest, real, width)
+            return []
         nest.base = len(nest.scopes) - 1
         _Item(kernel, frame, nest, real, width).emit()
         return []
 
     nest.loop("item", i64(0), count, 1, [], item)
     nest.b.ret_void()
+
+
+def _twice(kernel: Kernel, frame: Frame, nest: Nest, real: ir.Type, width: int) -> None:
+    """Code that leaves its results in the caches, and code that does not (see `Launch`), of which one runs."""
+    def version(streaming: bool):
+        def body(_, __):
+            nest.base = len(nest.scopes) - 1
+            frame.streaming = streaming
+            _Item(kernel, frame, nest, real, width).emit()
+            if streaming:
+                nest.b.fence("seq_cst")         # such stores are in no order with those that follow
+            return []
+        return body
+
+    streaming = frame.words["streaming"]
+    nest.loop("cached", streaming, i64(1), 1, [], version(False))
+    nest.loop("streaming", i64(0), streaming, 1, [], version(True))
 
 
 class _Item:

@@ -22,6 +22,7 @@ MOST_BLOCKS = 16               # batch blocks with sums of their own
 LEAD = {"input": 2, "output": 2, "check": 2, "param": 0, "sum": 1, "first": 1, "final": 1}    # axes before the shape
 RESULTS = ("output", "final", "check", "sum")
 SIZES = 64                     # of calls, whose layout is remembered
+STREAM_BYTES = 32 << 20        # of inputs and outputs: of more than that no cache keeps what a call wrote first
 LANES = 12                     # a stretch of lanes is a multiple of so many registers: of 1, 2, 3 and 4
 
 
@@ -35,7 +36,7 @@ class Launch:
         self.kernel = tuned(kernel, dtype)
         self.code = jit.compile_described(f"{self.kernel} {dtype} {width}", self.llvm, "run")
         self.function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.code.address("run"))
-        size = torch.finfo(dtype).bits // 8
+        size = self.size = torch.finfo(dtype).bits // 8
         nbytes = {"real": size, "int": 8, "bool": 1}
         self.bytes = [(b.numel * nbytes[b.kind], b.space) for b in self.kernel.scratch]
         phases = [p for r in self.kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
@@ -84,9 +85,9 @@ class Launch:
         chunk = max(least, -(-lanes.size * items // n // least) * least)
         return max(1, -(-lanes.size // chunk)), chunk
 
-    def _laid(self, B: int, T: int, n: int) -> tuple[list[int], int, list[list[int]]]:
-        """For n threads: `block.WORDS` of the argument block, the bytes of scratch memory, and the strides of every
-        port's tensor where it is contiguous."""
+    def _laid(self, B: int, T: int, n: int) -> tuple[list[int], int, list[list[int]], bool]:
+        """For n threads: `block.WORDS` of the argument block, the bytes of scratch memory, the strides of every
+        port's tensor where it is contiguous, and whether outputs should go past the caches."""
         block, blocks, tile = self.geometry(B, T)
         heads = self.kernel.heads.size if self.kernel.heads else 1
         chunks, chunk = self.chunks(blocks * heads, n)
@@ -95,11 +96,13 @@ class Launch:
         stride = sum(up(size * block * times.get(space, 1)) for size, space in self.bytes)
         tiles = -(-T // tile)
         words = [B, T, tile, block, blocks, heads, n, slots, stride, tiles, chunks, chunk]
-        return words, stride * slots + ALIGN, [_contiguous(p, T, tiles) for p in self.kernel.ports]
+        moved = sum(_row(p) for p in self.kernel.ports if p.space in ("input", "output")) * B * T * self.size
+        return (words, stride * slots + ALIGN, [_contiguous(p, T, tiles) for p in self.kernel.ports],
+                self.kernel.elementwise and moved > STREAM_BYTES)
 
     def __call__(self, B: int, T: int, tensors: dict[str, Tensor], *, seed: int = 0, training: bool = False) -> None:
         """Run. `tensors`: one per port by name; sums as [blocks, *shape], zeroed."""
-        words, nbytes, contiguous = self.laid(B, T, threads.num_threads())
+        words, nbytes, contiguous, streaming = self.laid(B, T, threads.num_threads())
         memory = workspace(nbytes + self.pack_bytes)
         words, packs = list(words), up(memory.data_ptr())
         addresses, keep, late = [], [], []
@@ -114,10 +117,13 @@ class Launch:
                         late.append((given, x))
             words += strides
             addresses.append(x.data_ptr())
+            if streaming and port.space == "output":        # every row must begin where a register may
+                places = addresses[-1], *(n * self.size for n in strides)
+                streaming = not any(at % (self.width * self.size) for at in places)
         for at, per_head in self.packs:
             words.append(per_head)
             addresses.append(packs + at)
-        self.function(self.block_type(*words, seed, training, packs + self.pack_bytes, *addresses))
+        self.function(self.block_type(*words, seed, training, streaming, packs + self.pack_bytes, *addresses))
         for wanted, x in late:
             wanted.copy_(x)
         del keep, memory
@@ -135,11 +141,15 @@ def up(n: int) -> int:
 
 def _contiguous(port: Buffer, T: int, tiles: int) -> list[int]:
     """`_strides` of a contiguous tensor."""
-    inner = port.numel
-    row = inner * (port.heads.size // port.groups if port.heads else 1)
+    inner, row = port.numel, _row(port)
     steps = {"input": T, "output": T, "check": tiles}.get(port.space, 0)
     return [0 if port.space == "param" else row * max(1, steps), row if steps else 0, inner if port.heads else 0,
             inner // port.axes[0].size if port.rows and inner else 0]
+
+
+def _row(port: Buffer) -> int:
+    """Elements of all heads."""
+    return port.numel * (port.heads.size // port.groups if port.heads else 1)
 
 
 def _strides(port: Buffer, x: Tensor) -> list[int]:

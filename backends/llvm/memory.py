@@ -116,12 +116,16 @@ def load(
 
 
 def store(b: ir.IRBuilder, value: ir.Value, pointer: ir.Value, offset: ir.Value, kind: str, real: ir.Type, width: int,
-          stride: int | ir.Value) -> None:
-    """The counterpart of `load`: contiguous lanes or a scatter."""
+          stride: int | ir.Value, *, streaming: bool = False) -> None:
+    """The counterpart of `load`: contiguous lanes or a scatter. `streaming`: a whole aligned register of contiguous
+    lanes, which goes past the caches."""
     mem = memory_type(kind, real)
     value = math.to_memory(b, value) if kind == "bool" else value
     if width and isinstance(stride, int) and stride == 1:
-        b.store(value, b.bitcast(b.gep(pointer, [offset]), value.type.as_pointer()), align=size_of(mem))
+        p = b.bitcast(b.gep(pointer, [offset]), value.type.as_pointer())
+        made = b.store(value, p, align=size_of(mem) * (width if streaming else 1))
+        if streaming:
+            made.set_metadata("nontemporal", b.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
     elif width:
         for lane in range(width):
             x = b.extract_element(value, ir.Constant(ir.IntType(32), lane))

@@ -30,7 +30,7 @@ class Stepper:
         if [p.name for p in ports] != list(tensors) or launch.kernel.packs:
             raise ValueError("a step takes the kernel's ports in their order, and no packs")
         self.function, self.threads, self.own = launch.function, threads.num_threads(), threading.local()
-        header, self.nbytes, strides = launch.laid(B, 1, self.threads)
+        header, self.nbytes, strides, _ = launch.laid(B, 1, self.threads)
         words = [*header, *(word for some in strides for word in some)]
         self.fixed = struct.pack(f"{len(words)}q", *words)
         self.pack = struct.Struct(f"{len(MOVING) + len(ports)}q").pack
@@ -55,7 +55,8 @@ class Stepper:
             self.own.memory = torch.empty(self.nbytes, dtype=torch.uint8)
             scratch = self.own.start = up(self.own.memory.data_ptr())
         address = Tensor.data_ptr
-        self.function(self.fixed + self.pack(seed, training, scratch, *map(address, given), *map(address, results)))
+        self.function(self.fixed + self.pack(seed, training, False, scratch, *map(address, given),
+                                             *map(address, results)))
         return results
 
     def _fit(self, given: Sequence[Tensor]) -> bool:

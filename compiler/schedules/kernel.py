@@ -162,3 +162,9 @@ class Kernel:
     packs: tuple[Pack, ...] = ()
     packed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
     packing: bool = True
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether nothing is summed but over rows: what a call costs is then the memory it reads and writes."""
+        phases = [p for r in self.runs for part in (r.before, r.steps, r.after) for p in part.phases]
+        return not any(p.call or p.groups for p in phases if p.rows == "map")

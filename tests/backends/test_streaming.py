@@ -1,0 +1,79 @@
+"""Large results of element-wise kernels go past the caches: the same numbers, wherever the memory begins."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ostinato.backends.llvm import launch
+from ostinato.backends.llvm.executable import LlvmExecutable, build
+from ostinato.compiler.pipeline import lower
+from ostinato.frontend.load import load
+from torch import Tensor
+
+LANES = """cell lanes(D) {
+  input  f: [D] in (0, 1), i: [D]
+  param  w: [D] = 1
+  state  h: [D] = 0
+
+  h[t] = f[t] * h[t-1] + (1 - f[t]) * w * i[t]
+  output h, s = f[t] * h[t]
+}
+"""
+DENSE = """cell dense(D) {
+  input  x: [D]
+  param  R: [D, D] = 0
+  state  h: [D] = 0
+
+  h[t] = tanh(x[t] + R @ h[t-1])
+  output h
+}
+"""
+
+
+def executable(D: int, dtype: torch.dtype) -> LlvmExecutable:
+    return build(lower(load(LANES).cells["lanes"].elaborate(D=D)), dtype)
+
+
+def results(ex: LlvmExecutable, B: int, T: int, D: int, place=None) -> list[Tensor]:
+    """Outputs, final state and gradients; `place(shape)` makes the memory of outputs and of gradients of inputs."""
+    g = torch.Generator().manual_seed(0)
+    rand = lambda *shape: torch.rand(shape, generator=g, dtype=ex.dtype)
+    inputs, params, states = [rand(B, T, D), rand(B, T, D)], [rand(D)], [rand(B, D)]
+    cts, ends = [rand(B, T, D), rand(B, T, D)], [rand(B, D)]
+    into = lambda: place and [place((B, T, D)) for _ in range(2)]
+    y, final, tape = ex.forward(inputs, params, states, seed=0, training=False, keep=True, into=into())
+    found = ex.backward(inputs, params, states, tape, cts, ends, seed=0, training=False, into=into())
+    return [*y, *final, *(d for ds in found for d in ds)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("D", [64, 100, 512])
+def test_the_same_numbers_past_the_caches(D, dtype, monkeypatch):
+    wanted = results(executable(D, dtype), 2, 70, D)
+    monkeypatch.setattr(launch, "STREAM_BYTES", 0)
+    ex = executable(D, dtype)
+    assert ex.back.laid(2, 70, 1)[-1] and ex.keep.laid(2, 70, 1)[-1]
+    for a, b in zip(results(ex, 2, 70, D), wanted):
+        assert torch.equal(a, b)
+
+
+def off(shape, by: int, pad: int = 0):
+    """Memory that begins `by` elements after a register's place, rows `pad` elements apart from each other."""
+    B, T, D = shape
+    return torch.zeros(B * T * (D + pad) + 64)[by:].as_strided(shape, (T * (D + pad), D + pad, 1))
+
+
+@pytest.mark.parametrize("by, pad", [(1, 0), (0, 1), (0, 64), (16, 16)])
+def test_results_that_begin_anywhere(by, pad, monkeypatch):
+    wanted = results(executable(64, torch.float32), 2, 9, 64)
+    monkeypatch.setattr(launch, "STREAM_BYTES", 0)
+    for a, b in zip(results(executable(64, torch.float32), 2, 9, 64, lambda shape: off(shape, by, pad)), wanted):
+        assert torch.equal(a, b)
+
+
+def test_only_large_results_of_elementwise_kernels():
+    ex = executable(64, torch.float32)
+    assert not ex.infer.laid(1, 1000, 1)[-1] and ex.infer.laid(1, 100_000, 1)[-1]
+    assert "nontemporal" in ex.infer.llvm()
+    dense = build(lower(load(DENSE).cells["dense"].elaborate(D=64)), torch.float32)
+    assert not dense.infer.laid(1, 1_000_000, 1)[-1] and "nontemporal" not in dense.infer.llvm()
