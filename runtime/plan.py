@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import backends
 from ..backends.base import Executable
-from ..compiler.passes.masked import Masked
+from ..compiler.passes.masked import RESET, VALID, Masked
 from ..compiler.passes.realify import realify
 from ..frontend.diagnostics import did_you_mean
 from ..ir.cell import Cell, Node
@@ -30,6 +30,7 @@ from .forms import auto
 from .ports import fail, torch_dtype
 
 SAVE = ("auto", "all", "none")
+MASKS = {RESET: "`reset`", VALID: "`lengths` or `cu_seqlens`"}      # inputs of masked cells, and what a call says
 Meta = tuple[tuple[int, ...], torch.dtype]      # sizes (without B and T) and dtype
 
 
@@ -198,7 +199,9 @@ def _build(key: str, cell: Cell, backend: str, schedule: str, dtype: torch.dtype
     try:
         executable = forms.build(schedule, forms.Source(module, lowered, dtype))
     except forms.Unsuitable as why:
-        fail("unsuitable_schedule", name=cell.name, schedule=schedule, reason=why)
+        masks = [said for name, said in MASKS.items() if any(p.name == name for p in cell.inputs)]
+        fail("unsuitable_schedule", name=cell.name, schedule=schedule,
+             reason=f"{why} (in a call with {' and '.join(masks)})" if masks else why)
     return Plan(key, backend, schedule, dtype, save, cell, run, static, executable, lowered, reals,
                 tuple(meta(types[o.value].type) for o in run.outputs), state_meta, module.DEVICES)
 

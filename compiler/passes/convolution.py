@@ -9,7 +9,7 @@ be any function of the inputs and of earlier components, and outputs any functio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from ...ir.cell import Cell, Node
@@ -28,6 +28,7 @@ from ..analysis.affine import (
     nodes_of,
 )
 from ..analysis.domains import domains
+from .masked import VALID
 
 
 class Unconvolvable(Exception):
@@ -70,6 +71,34 @@ class Component:
     def nodes(self) -> tuple[str, ...]:
         """All that terms and offsets name, which is all they need."""
         return nodes_of(self)
+
+
+def released(cell: Cell) -> Cell:
+    """A cell with `valid@` (`passes.masked`) whose states go on in slack, so that their transition is that of the cell:
+    for a form that knows itself where the sequences lie. What depends on states means nothing in slack."""
+    if all(p.name != VALID for p in cell.inputs):
+        return cell
+    nodes, new = cell.nodes(), {}
+
+    def within(n: Node) -> bool | None:
+        """Whether it says that a step is valid (True) or slack (False)."""
+        if n.op == "broadcast":
+            return within(nodes[n.args[0]])
+        if n.op == "not":
+            return None if (inner := within(nodes[n.args[0]])) is None else not inner
+        return True if n.op == "input" and n.attr("name") == VALID else None
+
+    moves: set[str] = set()
+    for n in cell.body:
+        if n.op == "state" or not moves.isdisjoint(n.args):
+            moves.add(n.name)
+            if n.op == "select" and (said := within(nodes[n.args[0]])) is not None:
+                value = n.args[1 if said else 2]
+                new[n.name] = new.get(value, value)
+    body = tuple(replace(n, args=tuple(new.get(a, a) for a in n.args)) for n in cell.body if n.name not in new)
+    return replace(
+        cell, body=body, states=tuple(replace(s, next=new.get(s.next, s.next)) for s in cell.states),
+        outputs=tuple(replace(o, value=new.get(o.value, o.value)) for o in cell.outputs))
 
 
 def convolution(cell: Cell) -> tuple[Cell, tuple[Component, ...]]:

@@ -3,6 +3,10 @@
 The powers A^0 .. A^T are products of each other, so they are as accurate as the steps, and defective matrices are as
 good as any. Short sequences are convolved directly, longer ones by FFT; a first state is what came in at step -1.
 Errors of an FFT are relative to the largest value of a sequence, and what is not finite spreads over all of it.
+
+Slack (`valid@`, see `compiler.passes.masked`) adds nothing: a first state comes in where the sequence begins, the final
+one is that where it ends. In between the states go on as they like; nothing reads them. Restarts would make the
+transition vary.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ...compiler.analysis.affine import Apply, LowRank, Mix, Outer, Scale, Term
-from ...compiler.passes.convolution import Component, Unconvolvable, convolution
+from ...compiler.passes.convolution import Component, Unconvolvable, convolution, released
+from ...compiler.passes.masked import RESET, VALID
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell, Node
 from ...ir.interp import evaluate
@@ -30,13 +35,17 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def build(source: Source) -> Convolved:
     """See the module. Raises Unsuitable where a transition depends on the inputs."""
     cell = getattr(source.lowered, "split", None) or Run()(CANONICAL, source.lowered.cell)
+    if any(p.name == RESET for p in cell.inputs):
+        raise Unsuitable("restarts make its transition vary from step to step")
     try:
-        return Convolved(cell, *convolution(cell), source.dtype)
+        return Convolved(cell, *convolution(released(cell)), source.dtype)
     except Unconvolvable as why:
         raise Unsuitable(str(why)) from None
 
 
 class Convolved(Torched):
+    """`whole`: the cell with all that its `components` name, whose states go on in slack."""
+
     def __init__(self, cell: Cell, whole: Cell, components: tuple[Component, ...], dtype: torch.dtype):
         super().__init__(cell, dtype)
         self.whole, self.components, self.nodes = whole, components, whole.nodes()
@@ -46,19 +55,19 @@ class Convolved(Torched):
         """See `Torched`. Raises OstinatoError where a value would be larger than LIMIT."""
         B = next(iter((*inputs.values(), *states.values()))).shape[0]
         self._check(B, T)
-        reads, known, after = reading(inputs, params, {}), {}, {}
+        reads, known, after, finals = reading(inputs, params, {}), {}, {}, {}
+        slack = Slack(inputs[VALID]) if VALID in inputs else None
         options = dict(types={n.name: n.type for n in self.whole.body}, dtype=self.dtype, training=training,
                        device=next(iter((*inputs.values(), *states.values()))).device)
         for c in self.components:
             known = evaluate(self._needed(c.nodes(), known), known, reads=reads, **options)
-            for s, h in zip(c.states, self._after(c, known, [states[s] for s in c.states], T)):
-                after[s] = h
-                reads["state", s] = torch.cat([states[s].unsqueeze(1), h[:, :-1]], 1)
+            for s, h in zip(c.states, self._values(c, known, [states[s] for s in c.states], T, slack)):
+                reads["state", s], after[s], finals[s] = h[:, :-1], h[:, 1:], slack.last(h) if slack else h[:, -1]
         # a next value is what was found, not computed again from old values
-        known |= {s.next: after[s.name] for s in self.cell.states if self.nodes[s.next].op not in ("input", "state")}
-        values = evaluate(self._needed([o.value for o in self.cell.outputs], known), known, reads=reads, **options)
-        outputs = [lead(values[o.value], self.nodes[o.value].type.rank, 2) for o in self.cell.outputs]
-        return outputs, [after[s.name][:, -1] for s in self.cell.states]
+        known |= {s.next: after[s.name] for s in self.whole.states if self.nodes[s.next].op not in ("input", "state")}
+        values = evaluate(self._needed([o.value for o in self.whole.outputs], known), known, reads=reads, **options)
+        outputs = [lead(values[o.value], self.nodes[o.value].type.rank, 2) for o in self.whole.outputs]
+        return [slack.without(y) for y in outputs] if slack else outputs, [finals[s.name] for s in self.whole.states]
 
     def _needed(self, roots, known: Values) -> list[Node]:
         """What has to be evaluated for `roots`, in order."""
@@ -71,20 +80,27 @@ class Convolved(Torched):
         return [n for n in self.whole.body if n.name in need]
 
     # -- one component ------------------------------------------------------------
-    def _after(self, c: Component, known: Values, first: list[Tensor], T: int) -> list[Tensor]:
-        """The values of its states after each step, [B, T, *shape] each."""
+    def _values(self, c: Component, known: Values, first: list[Tensor], T: int, slack: Slack | None) -> list[Tensor]:
+        """The values of its states before the first step and after each, [B, T + 1, *shape] each."""
         B, sizes = first[0].shape[0], c.type.sizes
-        given = [self._offset(c, s, known, first[0]).expand(B, T, *sizes) for s in c.states]
+        given = [self._offset(c, s, known, first[0], slack).expand(B, T, *sizes) for s in c.states]
+
+        def begun(h: Tensor, x: Tensor) -> Tensor:
+            return slack.begun(h, x) if slack else torch.cat([h.unsqueeze(1), x], 1)
+
+        given = [begun(h, x) for h, x in zip(first, given)]
         if not c.recurs:
             return given
-        if c.counts:
-            return [torch.cumsum(torch.cat([first[0].unsqueeze(1), given[0]], 1), 1)[:, 1:]]
-        b = torch.stack([torch.cat([h.unsqueeze(1), x], 1) for h, x in zip(first, given)], -1)
+        found = [torch.cumsum(given[0], 1)] if c.counts else self._convolved(c, known, given, T)
+        return [begun(h, x[:, 1:]) for h, x in zip(first, found)]
+
+    def _convolved(self, c: Component, known: Values, given: list[Tensor], T: int) -> list[Tensor]:
+        b = torch.stack(given, -1)
         order = self._order(c)
         b = b.permute(0, 1, *(2 + a for a in order))
         shape = b.shape
-        h = convolved(powers(self._transition(c, known, first[0]), T + 1), b.flatten(2 + len(order) - len(c.mixed) - 1))
-        h = h[:, 1:].reshape(B, T, *shape[2:])
+        A = self._transition(c, known, given[0])
+        h = convolved(powers(A, T + 1), b.flatten(2 + len(order) - len(c.mixed) - 1)).reshape(shape)
         back = [order.index(a) for a in range(len(order))]
         return list(h.permute(0, 1, *(2 + a for a in back)).unbind(-1))
 
@@ -94,14 +110,19 @@ class Convolved(Torched):
         r = c.type.rank
         return [*(a for a in range(r) if a not in c.mixed), *c.mixed, r]
 
-    def _offset(self, c: Component, state: str, known: Values, like: Tensor) -> Tensor:
+    def _offset(self, c: Component, state: str, known: Values, like: Tensor, slack: Slack | None) -> Tensor:
         """[B or 1, T or 1, *shape]"""
         r, total = c.type.rank, None
+
+        def term(value: str, rank: int) -> Tensor:
+            x = lead(known[value], rank, 2)
+            return slack.without(x) if slack else x
+
         for o in c.offsets[state]:
             if isinstance(o, Outer):
-                x = lead(known[o.write], r - 1, 2).unsqueeze(-1) * lead(known[o.value], r - 1, 2).unsqueeze(-2)
+                x = term(o.write, r - 1).unsqueeze(-1) * term(o.value, r - 1).unsqueeze(-2)
             else:
-                x = lead(known[o.value], r, 2)
+                x = term(o.value, r)
             total = x if total is None else total + x
         return like.new_zeros((1, 1, *c.type.sizes)) if total is None else total
 
@@ -150,6 +171,29 @@ class Convolved(Torched):
         if T is not None:
             lines.append(f"  the largest value has {self._largest(B or 1, T) / 2**20:.1f} MiB")
         return "\n".join(lines)
+
+
+class Slack:
+    """Where the sequences lie: `valid` [B, T], true without gaps; a value has T + 1 places, before and after steps."""
+
+    def __init__(self, valid: Tensor):
+        self.valid = valid
+        self.begin = valid.int().argmax(1)
+        self.end = self.begin + valid.sum(1)
+        self.first = torch.arange(valid.shape[1] + 1, device=valid.device) == self.begin[:, None]
+
+    def without(self, x: Tensor) -> Tensor:
+        """[B or 1, T or 1, ...]: 0 in slack."""
+        return torch.where(self.valid.view(*self.valid.shape, *(1,) * (x.dim() - 2)), x, 0)
+
+    def begun(self, first: Tensor, x: Tensor) -> Tensor:
+        """x [B, T, ...] after the steps: [B, T + 1, ...] with `first` [B, ...] where the sequence begins."""
+        x = torch.cat([torch.zeros_like(first).unsqueeze(1), x], 1)
+        return torch.where(self.first.view(*self.first.shape, *(1,) * (x.dim() - 2)), first.unsqueeze(1), x)
+
+    def last(self, x: Tensor) -> Tensor:
+        """[B, T + 1, ...] where the sequence ends: [B, ...]"""
+        return x[torch.arange(len(self.end), device=x.device), self.end]
 
 
 # -- numbers --------------------------------------------------------------------------

@@ -5,9 +5,16 @@ from __future__ import annotations
 import ostinato
 import pytest
 import torch
-from agreement import F64, as_good_as_sequential, check, executable
+from agreement import F64, ZOO, as_good_as_sequential, check, executable
+from batches import Batch, by_layer, marks, own
+from batches import check as as_alone
+from ostinato.compiler.passes.realify import realify
 from ostinato.frontend.diagnostics import OstinatoError
+from ostinato.ir import interp
 from ostinato.runtime import forms
+from ostinato.runtime.files import declared_sizes
+from ostinato.runtime.layer import Layer
+from ostinato.runtime.sources import elaborate
 
 
 @pytest.mark.parametrize("name", ["ema", "lru", "lssl", "iir"])
@@ -88,3 +95,46 @@ def test_split_with_carried_state_and_too_long():
 def test_refused(name, reason):
     with pytest.raises(forms.Unsuitable, match=reason):
         executable("conv", name)
+
+
+# -- slack ---------------------------------------------------------------------------------
+INFINITE = """# sizes: D=3
+cell infinite(D) {
+  input  x: [D]
+  param  W: [D, D], V: [D, D]  ~ uniform(0.1, 1)
+  state  p: [D] = 0.5, q: [D] = 0, n: int [] = 3
+  p[t] = 0.9 * p[t-1] + V @ log(abs(x[t])) * x[t]
+  q[t] = 0.5 * q[t-1] + W @ log(p[t]^2)
+  n[t] = n[t-1] + 1
+  output y: [D] = q[t-1] / p[t], n
+}"""
+
+
+def layer_of(source: str) -> Layer:
+    """With complex ports in parts, as `batches` has real ones only."""
+    text = source if "\n" in source else (ZOO / f"{source}.ost").read_text()
+    cell = elaborate(text if text is source else ZOO / f"{source}.ost", None, declared_sizes(text)).cell
+    values = interp.initial_params(cell, 0)
+    values |= {f"{k}.{part}": getattr(x, name) for k, x in values.items() for part, name in (("re", "real"), ("im", "imag"))
+               if x.is_complex()}
+    cell = realify(cell)
+    return Layer.from_cell(cell, schedule="conv", dtype=F64, values={p.name: values[p.name] for p in cell.params})
+
+
+@pytest.mark.parametrize("source", ["iir", "linear_attention", "s4", "jrt_rnn", CHAIN, INFINITE],
+                         ids=lambda s: s if "\n" not in s else s.split()[4])
+def test_slack_as_sequences_alone(source):
+    """Padding on either side, packed, backwards; no steps, one step, and enough for an FFT; NaN in the slack."""
+    layer = layer_of(source)
+    for T, lengths, form, reverse in (
+            (7, [4, 0, 7, 1], "right", False), (7, [4, 0, 7, 1], "left", False), (7, [4, 0, 7], "packed", True),
+            (20, [18, 1, 0], "packed", False), (20, [18, 1], "right", True), (1, [1, 0], "right", False),
+            (0, [0], "right", False)):
+        as_alone(by_layer(layer), layer.cell, own(layer), Batch(form, lengths, T), reverse=reverse)
+
+
+def test_restarts_are_refused_by_name():
+    layer = layer_of("iir")
+    batch = Batch("right", [3, 5], 5)
+    with pytest.raises(OstinatoError, match="restarts make its transition vary.*with `reset` and `lengths`(.|\n)*sequential"):
+        as_alone(by_layer(layer), layer.cell, own(layer), batch, resets=marks(batch, 0.3))
