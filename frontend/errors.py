@@ -246,9 +246,7 @@ RUNTIME = _section(801, {
                     "the whole module changes its precision by .to(dtype)"),
     "param_device": ("the parameter `{name}` is on {actual}, the module on {expected}",
                      "the whole module moves by .to(device)"),
-    "unsuitable_schedule": ("`{name}` has no schedule `{schedule}`: {reason}",
-                            'schedule="sequential" runs every cell, "scan" every one that is affine in its '
-                            'states; "auto" chooses'),
+    "unsuitable_schedule": ("`{name}` has no schedule `{schedule}`: {reason}",),
     "ill_conditioned": ("the matrix that moves `{state}` of `{name}` cannot be diagonalised in {dtype}: the condition "
                         "number of its eigenvectors is {condition}, more than {limit}",
                         'use schedule="sequential" or "scan", or start from a matrix that is closer to a normal one'),

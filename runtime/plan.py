@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -20,7 +21,7 @@ from .. import backends
 from ..backends.base import Executable
 from ..compiler.passes.masked import RESET, VALID, Masked
 from ..compiler.passes.realify import realify
-from ..frontend.diagnostics import did_you_mean
+from ..frontend.diagnostics import OstinatoError, did_you_mean
 from ..ir.cell import Cell, Node
 from ..ir.interp import evaluate
 from ..ir.printer import print_cell
@@ -200,10 +201,20 @@ def _build(key: str, cell: Cell, backend: str, schedule: str, dtype: torch.dtype
         executable = forms.build(schedule, forms.Source(module, lowered, dtype))
     except forms.Unsuitable as why:
         masks = [said for name, said in MASKS.items() if any(p.name == name for p in cell.inputs)]
-        fail("unsuitable_schedule", name=cell.name, schedule=schedule,
+        fail("unsuitable_schedule", f"it has {', '.join(_others(schedule, forms.Source(module, lowered, dtype)))}; "
+             "\"auto\" chooses", name=cell.name, schedule=schedule,
              reason=f"{why} (in a call with {' and '.join(masks)})" if masks else why)
     return Plan(key, backend, schedule, dtype, save, cell, run, static, executable, lowered, reals,
                 tuple(meta(types[o.value].type) for o in run.outputs), state_meta, module.DEVICES)
+
+
+def _others(schedule: str, source: forms.Source) -> Iterator[str]:
+    """The schedules that a cell has beside the one that was refused."""
+    for other in forms.MODULES:
+        with suppress(forms.Unsuitable, OstinatoError):
+            if other != forms.each(schedule)[0].partition("(")[0]:
+                forms.build(other, source)
+                yield f'"{other}"'
 
 
 def _closure(cell: Cell, roots: Sequence[str]) -> tuple[Node, ...]:

@@ -29,6 +29,7 @@ from ..analysis.affine import (
 )
 from ..analysis.domains import domains
 from .masked import VALID
+from .realify import named
 
 
 class Unconvolvable(Exception):
@@ -109,7 +110,7 @@ def convolution(cell: Cell) -> tuple[Cell, tuple[Component, ...]]:
         raise Unconvolvable("it draws random numbers, which are counted step by step")
     out: list[Component] = []
     for c in classify(cell):
-        states = ", ".join(c.states)
+        states = named(c.states)
         if isinstance(c, Nonlinear):
             raise Unconvolvable(f"{states}: {c.reason}")
         out.append(_component(c, states))

@@ -11,7 +11,7 @@ costs nothing. Gradients by both parts are what PyTorch's convention asks for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ...ir.build import Builder
@@ -32,6 +32,14 @@ def pairs(cell: Cell) -> tuple[tuple[str, str], ...]:
     """(re, im) of the states that were one complex state each."""
     names = {s.name for s in cell.states}
     return tuple(parts(n[:-3]) for n in (s.name for s in cell.states) if n.endswith(".re") and n[:-3] + ".im" in names)
+
+
+def named(states: Sequence[str]) -> str:
+    """States in a message: the two parts of a complex one by its name."""
+    whole = [n[:-3] for n in states if n.endswith(".re") and parts(n[:-3])[1] in states]
+    if 2 * len(whole) == len(states):
+        return f"the real and imaginary parts of {' and '.join(whole)}"
+    return ", ".join(states)
 
 
 def has_complex(cell: Cell) -> bool:

@@ -23,6 +23,7 @@ from ...ir.types import Dim, Type
 from ..analysis.affine import Affine, Apply, LowRank, Map, Mix, Nonlinear, Scale, classify
 from ..analysis.components import dependences
 from .dce import live
+from .realify import named
 
 TIMES = {"sum": "mul", "max": "add", "lse": "add"}
 PLUS = {"sum": "add", "max": "max", "lse": "logaddexp"}
@@ -77,7 +78,7 @@ def summaries(cell: Cell) -> tuple[Summary, ...]:
     found = classify(cell)
     for c in found:
         if isinstance(c, Nonlinear):
-            raise Unsummable(f"{', '.join(c.states)} not affine: {c.reason}")
+            raise Unsummable(f"{named(c.states)} not affine: {c.reason}")
     reads = dependences(cell)
     stage, memory = _order(found, reads)
     whole = found[0].cell if found else cell
@@ -158,7 +159,7 @@ class _Transitions:
                            for to in c.states for of in c.states)
         size = sum(self.type(t).numel for t in self.found)
         if size > LARGEST * max(LARGEST, sum(t.numel for t in self.types.values())):
-            raise Unsummable(f"the transition of {', '.join(c.states)} has {size} elements")
+            raise Unsummable(f"the transition of {named(c.states)} has {size} elements")
         self.states = tuple(self._state(t) for t in self.found)
 
     def type(self, t: Transition) -> Type:

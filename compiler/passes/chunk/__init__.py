@@ -17,6 +17,7 @@ from ....ir.types import Dim, Type
 from ...analysis.affine import Affine, Dense, Nonlinear, classify, nodes_of
 from ..canonicalise import RULES
 from ..dce import Dce, live
+from ..realify import named
 from ..rewrite import Rewriter
 from . import vector
 from .coupled import Coupled, Group
@@ -47,7 +48,7 @@ class _Chunker:
         whole = cell
         for c in classify(cell):
             if isinstance(c, Nonlinear):
-                raise Unchunkable(f"{', '.join(c.states)}: {c.reason}")
+                raise Unchunkable(f"{named(c.states)}: {c.reason}")
             self.components |= dict.fromkeys(c.states, c)
             whole = c.cell
         self.source, self.base = cell, whole
@@ -129,7 +130,7 @@ class _Chunker:
                 return self.after[state]
             c = self.components[state]
             if len(c.states) > 1:
-                raise Unchunkable(f"{', '.join(c.states)} depend on each other at every step")
+                raise Unchunkable(f"{named(c.states)} depend on each other at every step")
             b, names = self.readout.b, self.readout.values
             known = {x: self.readout.value(x, f"the update of {state}") for x in nodes_of(c)}
             pair = vector.coefficients(b, c, names | known)
@@ -181,13 +182,13 @@ class _Chunker:
         for name in states:
             s = self.source.state(name)
             if s.type.shape != self.source.state(states[0]).type.shape:
-                raise Unchunkable(f"{', '.join(states)} depend on each other and have different shapes")
+                raise Unchunkable(f"{named(states)} depend on each other and have different shapes")
             if self.forms[name].constants:
-                raise Unchunkable(f"{', '.join(states)} depend on each other, and a constant is added to {name}")
+                raise Unchunkable(f"{named(states)} depend on each other, and a constant is added to {name}")
             lead = s.type.shape[:-2]
             for other, scale in self.forms[name].scales.items():
                 if scale.row or scale.column:
-                    raise Unchunkable(f"{', '.join(states)} depend on each other, and a decay differs between channels")
+                    raise Unchunkable(f"{named(states)} depend on each other, and a decay differs between channels")
                 one = self.b.full(1.0, Type("real", (*lead, self.dim)))
                 group.decays[name, other] = self._decay(scale.scalar, states, len(lead)) or one
             self.matrix[name] = Coupled(self.b, s, self.dim, group=group)

@@ -9,6 +9,7 @@ from ....ir.ops import spec_parts
 from ....ir.types import Type
 from ..algebra import is_const
 from ..rewrite import Rewriter
+from .lift import place
 
 FEW = 8         # terms up to which a sum of outer products is written out
 
@@ -138,7 +139,8 @@ class Forms:
                 return Scale(row=b.broadcast(x, n.type.shape[:-1], axes))
             if r not in axes:
                 return Scale(column=b.broadcast(x, (*lead, n.type.shape[-1]), tuple(a - (a > r) for a in axes)))
-        raise NotLinear(f"an element-wise factor that is no product of one of the rows and one of the columns ({name})")
+        raise NotLinear("an element-wise factor that is no product of one of the rows and one of the columns "
+                        f"({place(n)})")
 
     def known(self, name: str) -> Form:
         """A matrix known without the states."""
@@ -185,7 +187,7 @@ class Forms:
         try:
             s = self.separate(name)
         except NotLinear:
-            raise NotLinear(f"what is added is no sum of outer products ({name})") from None
+            raise NotLinear(f"what is added is no sum of outer products ({place(n)})") from None
         shape = n.type.shape
         x = self._times(s.scalar, s.row)
         if x is None or b.type(x).rank < n.type.rank - 1:
@@ -212,4 +214,4 @@ class Forms:
                         pair.append(b.broadcast(z, shape, tuple(want.index(q) for q in s)))
                     out.append(tuple(pair))
                 return tuple(out)
-        raise NotLinear(f"what is added is no sum of few outer products ({n.name})")
+        raise NotLinear(f"what is added is no sum of few outer products ({place(n)})")

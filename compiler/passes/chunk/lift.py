@@ -17,6 +17,11 @@ from ....ir.types import Dim, Type
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+def place(n: Node) -> str:
+    """Where a value is written, for messages."""
+    return f"line {n.span.line}" if n.span else n.name
+
+
 class Unchunkable(Exception):
     """The cell has no chunk form: says why, in words for `explain`."""
 

@@ -8,7 +8,7 @@ from ....ir.cell import Node
 from ....ir.types import Type
 from ..algebra import is_const
 from ..rewrite import Rewriter
-from .lift import Unchunkable
+from .lift import Unchunkable, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def linear(b: Rewriter, name: str, reads: set[str], depends: dict[str, set[str]]
         m = b.node(x)
         if m.op == "broadcast" and len(lead) not in m.attr("axes"):
             return b.broadcast(m.args[0], lead, m.attr("axes"))
-        raise Unchunkable(f"what is read is scaled differently in every column ({name}) before it is written")
+        raise Unchunkable(f"what is read is scaled differently in every column ({place(n)}) before it is written")
 
     def scaled(f: Linear, by: str) -> Linear:
         return Linear(f.local and b.op("mul", f.local, b.broadcast(by, n.type.shape, tuple(range(len(lead))))),
@@ -73,7 +73,8 @@ def linear(b: Rewriter, name: str, reads: set[str], depends: dict[str, set[str]]
             m = b.op("select", c, b.full(1.0, real), b.full(0.0, real))
             one = b.op("sub", b.full(1.0, real), m)
             return added(scaled(again(n.args[1]), m), scaled(again(n.args[2]), one))
-    raise Unchunkable(f"what is read of a matrix state is not used linearly where it is written back ({n.op}, {name})")
+    raise Unchunkable("what is read of a matrix state is not used linearly where it is written back "
+                      f"(`{n.op}`, {place(n)})")
 
 
 def dependence(nodes: list[Node], leaves: set[str]) -> dict[str, set[str]]:

@@ -21,7 +21,7 @@ from ....ir.types import Type
 from ..canonicalise import RULES
 from ..rewrite import Rewriter
 from .forms import Form, Forms, NotLinear, Scale
-from .lift import LETTERS, Unchunkable
+from .lift import LETTERS, Unchunkable, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +112,14 @@ class Readout(Forms):
                 u, v = (self.form(a) for a in n.args[1:])
                 cond = self.values[n.args[0]]
                 return self.added(self.masked(cond, u, True), self.masked(cond, v, False))
-        raise NotLinear(f"{n.op} of a whole matrix ({n.name})")
+        raise NotLinear(f"{n.op} of a whole matrix ({place(n)})")
 
     def _apart(self, other: str, n: Node) -> None:
         """An operand must not depend on whole matrices."""
         if other in self.forms:
             why = self.forms[other]
             raise why if isinstance(why, NotLinear) else NotLinear(
-                f"a product of two matrices that depend on states ({n.name})")
+                f"a product of two matrices that depend on states ({place(n)})")
 
     # -- reads ------------------------------------------------------------------
     def _contract(self, n: Node) -> str:
@@ -128,13 +128,13 @@ class Readout(Forms):
         whole, other = n.args if first else n.args[::-1]
         self._apart(other, n)
         if n.attr("semiring") != "sum":
-            raise NotLinear(f"a product over {n.attr('semiring')} with a whole matrix ({n.name})")
+            raise NotLinear(f"a product over {n.attr('semiring')} with a whole matrix ({place(n)})")
         sm, su, so = spec_parts(n.attr("spec"))
         if not first:
             sm, su = su, sm
         gone = [c for c in sm if c not in so]
         if len(gone) != 1 or gone[0] not in sm[-2:] or not set(su) <= set(sm[:-2] + gone[0]):
-            raise NotLinear(f"a product other than with one vector along one axis ({n.name})")
+            raise NotLinear(f"a product other than with one vector along one axis ({place(n)})")
         form, axis = self.form(whole), sm[-2:].index(gone[0])
         dims = dict(zip(sm, self._type(whole).shape))
         u = self.values[other]
@@ -149,7 +149,7 @@ class Readout(Forms):
         b, t, axes = self.b, self._type(n.args[0]), sorted(n.attr("axes"))
         r = t.rank - 2
         if n.attr("fn") != "sum" or not set(axes) <= {r, r + 1}:
-            raise NotLinear(f"{n.attr('fn')} over a whole matrix ({n.name})")
+            raise NotLinear(f"{n.attr('fn')} over a whole matrix ({place(n)})")
         axis = axes[0] - r
         ones = b.full(1.0, Type("real", (*t.shape[:-2], t.shape[r + axis])))
         y = self.read(self.form(n.args[0]), axis, ones, t)
