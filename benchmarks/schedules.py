@@ -30,7 +30,10 @@ def schedule_rows(quick: bool, budget: float) -> list[dict[str, object]]:
             xs = inputs(next(iter(layers.values())).cell, 1, T)
             names = [s for s in layers if T <= LONGEST.get(s, LENGTHS[-1])]
             calls = [(_both(layers[s], xs), 1.0) for s in names]
-            times = {s: summary(t) for s, t in zip(names, side_by_side(calls, budget))}
+            # Quadratic leaves so much memory to be freed that the calls after it, in the next round, are slower.
+            uncounted = calls[:1] * 3 if "quadratic" in names else []
+            found = side_by_side([*uncounted, *calls], budget)[len(uncounted):]
+            times = {s: summary(t) for s, t in zip(names, found)}
             best = min(t["median"] for t in times.values())
             rows.append({"cell": cell, "dims": dims, "T": T, "times": times, "chosen": chosen,
                          "over_best": times[chosen]["median"] / best})
