@@ -255,6 +255,7 @@ RUNTIME = _section(801, {
                                  "with the state carried over"),
     "no_step": ("`{name}` has no single steps: its sub-cell `{cell}` runs backwards in time and needs all later inputs",
                 "call it on whole sequences"),
+    "no_stage": ("{what} has no stage `{name}`", "compile with {instead}"),
 })
 
 NOT_YET = _section(901, {

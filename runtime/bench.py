@@ -55,7 +55,7 @@ def bench_layer(layer: Layer, B: int, T: int, eager: bool = True, seconds: float
 
     def step() -> object:
         with torch.no_grad():
-            return layer.step(state=start, **first)
+            return layer.step(*first.values(), state=start)
 
     def eager_step() -> object:
         with torch.no_grad():
@@ -63,7 +63,7 @@ def bench_layer(layer: Layer, B: int, T: int, eager: bool = True, seconds: float
 
     def forward() -> object:
         with torch.no_grad():
-            return layer(**leaves)
+            return layer(*leaves.values())
 
     def eager_forward() -> object:
         with torch.no_grad():
@@ -73,7 +73,7 @@ def bench_layer(layer: Layer, B: int, T: int, eager: bool = True, seconds: float
         sum((y.sum() for y in outputs if y.requires_grad), torch.zeros(())).backward()
 
     def both() -> None:
-        y, _ = layer(**leaves)
+        y, _ = layer(*leaves.values())
         backward([y] if isinstance(y, Tensor) else list(y))
 
     def eager_both() -> None:

@@ -1,10 +1,13 @@
 """The command `ostinato`. Exit status: 0 well; 1 the program has errors, or
-something does not agree; 2 the command line or a file cannot be used. Errors go to stderr."""
+something does not agree; 2 the command line or a file cannot be used: errors that have no place in the program's text.
+Errors go to stderr."""
 
 from __future__ import annotations
 
 import json as json_module
+import shlex
 import sys
+from inspect import signature
 from pathlib import Path
 
 import click
@@ -37,7 +40,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except OstinatoError as error:
             click.echo(render(error.diagnostics, error.sources, color=sys.stderr.isatty()), err=True)
-            sys.exit(1)
+            sys.exit(1 if any(d.span for d in error.diagnostics) else 2)
         except UsageError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
@@ -73,6 +76,7 @@ layer_options = _stack(
     click.option("--seed", type=click.IntRange(-2**63, 2**63 - 1), default=0, show_default=True,
                  help="Of the initial parameters and of draws."),
 )
+OPTIONS = ("cell", "backend", "schedule", "dtype", "seed")
 B_option = click.option("-B", "B", type=click.IntRange(0), help="Sequences.")
 T_option = click.option("-T", "T", type=click.IntRange(0), help="Steps.")
 
@@ -80,7 +84,11 @@ T_option = click.option("-T", "T", type=click.IntRange(0), help="Steps.")
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ostinato")
 def main() -> None:
-    """Ostinato: write the recurrence, get the kernels."""
+    """Ostinato: write the recurrence, get the kernels.
+
+    Exit status: 0 well; 1 the program has errors, or something does not agree; 2 the command line or a file cannot be
+    used.
+    """
 
 
 def _given(file: str, definitions: tuple[str, ...]) -> tuple[str, dict[str, object]]:
@@ -96,8 +104,9 @@ def _layer(
 
     from .api import compile
     text, given = _given(file, definitions)
-    if clash := {"source", "cell", "backend", "schedule", "dtype", "seed", "device"} & set(given):
-        raise UsageError(f"-D {min(clash)}: use --{min(clash)}")
+    if clash := set(signature(compile).parameters) & set(given):
+        name = min(clash)
+        raise UsageError(f"-D {name}: {f'use --{name}' if name in OPTIONS else 'no size or option can be called that'}")
     return compile(text if file == "-" else file, cell, backend=backend, schedule=schedule,
                    dtype=getattr(torch, dtype), seed=seed, **given)
 
@@ -159,9 +168,14 @@ def new(file: Path, force: bool) -> None:
         raise UsageError(f"{file}: programs end in .ost")
     if file.exists() and not force:
         raise UsageError(f"{file} exists; --force overwrites it")
+    from ..frontend.check.builtins import BUILTINS
+    from ..frontend.check.scope import RESERVED
+    from ..frontend.scan import KEYWORDS
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in file.stem)
-    files.write_atomically(file, TEMPLATE.format(name=name if name[:1].isalpha() else f"cell_{name}").encode())
-    click.echo(f"wrote {file}; try `ostinato verify {file}`")
+    if not name[:1].isalpha() or name in KEYWORDS or name in RESERVED or name in BUILTINS:
+        name = f"cell_{name}"
+    files.write_atomically(file, TEMPLATE.format(name=name).encode())
+    click.echo(f"wrote {file}; try `ostinato verify {shlex.quote(str(file))}`")
 
 
 # -- what is made of it -----------------------------------------------------------
@@ -189,16 +203,21 @@ def explain(B: int | None, T: int | None, **options) -> None:
               help="Inputs [B, T, ...]; initial states [B, ...] as state.NAME.")
 @click.option("-p", "--params", help="Parameters by name: .npz, or .pt with a state_dict.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
-              help="A .npz file: the outputs by name, final states as state.NAME.")
+              help="A .npz file: the outputs by name, final states as state.NAME; or a .npy file: the only output.")
 @json_option
 def run(inputs: tuple[str, ...], params: str | None, output: Path, as_json: bool, **options) -> None:
     """Run a cell over a sequence from files."""
     from .running import run_arrays
-    if output.suffix != ".npz":
-        raise UsageError(f"{output}: the output is a .npz file")
+    if output.suffix not in (".npz", ".npy"):
+        raise UsageError(f"{output}: the output is a .npz or a .npy file")
     given = files.named_arrays(inputs)
     parameters = None if params is None else files.parameters(params)
-    found = run_arrays(_layer(**options), given, parameters, options["seed"])
+    layer = _layer(**options)
+    if output.suffix == ".npy" and len(layer.output_names) != 1:
+        raise UsageError(f"{output}: `{layer.cell.name}` has {len(layer.output_names)} outputs; a .npz file takes them")
+    found = run_arrays(layer, given, parameters, options["seed"])
+    if output.suffix == ".npy":
+        found = {name: found[name] for name in layer.output_names}
     files.write_arrays(output, found)
     shapes = {name: list(x.shape) for name, x in found.items()}
     if as_json:

@@ -151,9 +151,16 @@ def parameters(path: str) -> Mapping[str, object]:
 
 
 def write_arrays(path: Path, values: Mapping[str, np.ndarray]) -> None:
-    """A .npz file, written atomically. Raises UsageError."""
+    """A .npz file of all values, or a .npy file of the only one, written atomically. Raises UsageError."""
     import io
 
     buffer = io.BytesIO()
-    np.savez(buffer, **values)
+    if path.suffix == ".npy":
+        (x,) = values.values()
+        np.save(buffer, x)
+    else:
+        with zipfile.ZipFile(buffer, "w") as archive:     # np.savez takes names as keywords, `file` for one of its own
+            for name, x in values.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asanyarray(x), allow_pickle=False)
     write_atomically(path, buffer.getvalue())

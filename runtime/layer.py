@@ -43,6 +43,7 @@ class Layer(Module):
         [n, *shape]), `reverse=True`: see `docs/language.md`, Sequences.
         Raises OstinatoError for wrong names, shapes, dtypes and devices.
         """
+        seed = self._not_an_input(seed, inputs, named)
         spec = sequences.take(named, self.input_names) if named else None
         xs, state = self._arguments(inputs, state, named)
         B, T = check_inputs(self._inputs, xs, "BT", self._device)
@@ -63,6 +64,7 @@ class Layer(Module):
             return done
         if (late := next((s.name for s in self.cell.states if s.reverse), None)) is not None:
             fail("no_step", name=self.cell.name, cell=late.rpartition(".")[0])
+        seed = self._not_an_input(seed, inputs, named)
         spec = sequences.take(named, self.input_names) if named else None
         xs, state = self._arguments(inputs, state, named)
         (B,) = check_inputs(self._inputs, xs, "B", self._device)
@@ -87,6 +89,7 @@ class Layer(Module):
         """The same by the float64 interpreter on the same parameters: the
         definition. Takes any float dtype, gives float64; differentiable in
         inputs, states and parameters by torch's autograd (once)."""
+        seed = self._not_an_input(seed, inputs, named)
         spec = sequences.take(named, self.input_names) or sequences.Sequences()
         xs, state = self._arguments(inputs, state, named)
         B, T = check_inputs(self._inputs, xs, "BT", self._device, any_float=True)
@@ -120,6 +123,12 @@ class Layer(Module):
             states = {p.name: p for p in self._states}
             state = {k: widened(states[k], x) if k in states else x for k, x in state.items()}
         return xs, state
+
+    def _not_an_input(self, seed: Tensor | int | None, inputs: tuple, named: dict[str, Tensor]) -> Tensor | int | None:
+        """The argument `seed`, unless an input of that name has no value yet: then that is what is meant."""
+        if seed is not None and "seed" in self.input_names[sum(isinstance(x, Tensor) for x in inputs):]:
+            named["seed"], seed = seed, None
+        return seed
 
     def _run(self, xs: list[Tensor], state: State, seed, B: int,
              spec: sequences.Sequences | None = None) -> tuple[list[Tensor], list[Tensor]]:

@@ -32,8 +32,8 @@ class Module(nn.Module):
         self._dtype, self._device, self._seed = dtype, torch.device("cpu"), seed
         self._given = given_values(cell, values or {})
         self._draws = operators.draws(cell)
+        self._slots: list[tuple[nn.Module, str]] = []
         self._bind()
-        slots = []
         initial = interp.initial_params(cell, seed, dtype=dtype, given=self._given)
         for p in cell.params:
             if p.name not in initial:
@@ -44,8 +44,14 @@ class Module(nn.Module):
                 home._parameters[leaf] = nn.Parameter(initial[p.name])
             else:
                 home._buffers[leaf] = initial[p.name]
-            slots.append((home, leaf))
-        self._slots = tuple(slots)
+            self._slots.append((home, leaf))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # An attribute stays one where a program has a parameter of that name: nn.Module would take it for that.
+        if name in self.__dict__ and not isinstance(value, (Tensor, nn.Module)):
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def _home(self, name: str) -> tuple[nn.Module, str]:
         """The (sub)module that holds a parameter, and the parameter's name there."""
@@ -113,8 +119,7 @@ class Module(nn.Module):
 
     def __getstate__(self):
         # The plan stays behind: it belongs to a process and is found or built again.
-        left = ("_plan", "_fast", "_quick", "_result", "_start", "_cached")
-        return {k: v for k, v in self.__dict__.items() if k not in left}
+        return self.__dict__ | dict.fromkeys(("_plan", "_fast", "_quick", "_result", "_start", "_cached"))
 
     def __setstate__(self, state):
         super().__setstate__(state)

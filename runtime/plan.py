@@ -163,7 +163,7 @@ def choose(cell: Cell, backend: str, schedule: str) -> tuple[str, str]:
     """Resolve "auto". Raises OstinatoError for unknown names."""
     have = backends.available()
     if backend not in (*backends.NAMES, "auto"):
-        fail("unknown_backend", did_you_mean(backend, backends.NAMES), name=backend,
+        fail("unknown_backend", did_you_mean(str(backend), backends.NAMES), name=backend,
              backends=", ".join(("auto", *backends.NAMES)))
     name = have[0] if backend == "auto" else backend
     if name not in have:
@@ -172,9 +172,9 @@ def choose(cell: Cell, backend: str, schedule: str) -> tuple[str, str]:
     if schedule == "auto":
         return name, auto.choose(realify(cell)).schedule if name == "llvm" else "sequential"
     try:
-        forms.each(schedule)
+        forms.each(str(schedule))
     except ValueError:
-        fail("unknown_schedule", did_you_mean(schedule, forms.MODULES), name=schedule,
+        fail("unknown_schedule", did_you_mean(str(schedule), forms.MODULES), name=schedule,
              schedules=", ".join(("auto", *forms.MODULES)))
     return name, schedule
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .files import UsageError
 from .layer import Layer
-from .ports import fail
+from .ports import arrange, fail
 
 STATE = "state."
 
@@ -28,7 +28,7 @@ def run_arrays(layer: Layer, arrays: Mapping[str, np.ndarray], params: Mapping[s
     state = {k.removeprefix(STATE): x for k, x in given.items() if k.startswith(STATE)}
     inputs = {k: x for k, x in given.items() if not k.startswith(STATE)}
     with torch.no_grad():
-        y, end = layer.eval()(state=state, seed=seed, **inputs)
+        y, end = layer.eval()(*arrange(layer._inputs, (), inputs, layer.cell.name), state=state, seed=seed)
     outputs = dict(zip(layer.output_names, [y] if isinstance(y, Tensor) else y))
     return {k: x.numpy() for k, x in (outputs | {STATE + k: x for k, x in end.items()}).items()}
 

@@ -32,8 +32,10 @@ def stage(layer: Layer, name: str) -> str:
     for part in (lowered if hasattr(lowered, "ir") else lower(layer.cell), layer._plan.executable):
         if hasattr(part, "ir") and (text := part.ir(name)) is not None:
             return text
-    fail("backend_unavailable", 'compile with backend="llvm"', name=layer._plan.backend,
-         reason=f"it has no stage `{name}`")
+    plan = layer._plan
+    if plan.backend == "llvm":      # a form that torch evaluates, in one of the cell's parts at least
+        fail("no_stage", name=name, what=f"the schedule `{plan.schedule}`", instead='schedule="sequential"')
+    fail("no_stage", name=name, what=f"the back end `{plan.backend}`", instead='backend="llvm"')
 
 
 def explain(layer: Layer, B: int | None, T: int | None) -> str:

@@ -180,7 +180,7 @@ def _compiled(layer: Layer, case: Case) -> Found:
     with torch.no_grad():
         for name, x in params.items():
             x.copy_(case.params[name])
-    y, end = layer.train(case.training)(state=state, seed=SEED, **inputs)
+    y, end = layer.train(case.training)(*(inputs[name] for name in layer.input_names), state=state, seed=SEED)
     outputs = dict(zip(layer.output_names, [y] if isinstance(y, Tensor) else y))
     trained = {name: x for name, x in params.items() if x.requires_grad}
     return _gradients(outputs, end, {"input": inputs, "param": trained, "state": state})

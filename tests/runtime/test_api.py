@@ -1,5 +1,7 @@
 """ostinato.compile, load, compile_count; the zoo's cells with weights of torch modules."""
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +198,49 @@ def test_one_line_of_text_is_not_taken_for_a_file(text):
 def test_a_missing_file_is_named():
     with pytest.raises(ostinato.OstinatoError, match="no file"):
         ostinato.load("somewhere (else).ost")
+
+
+PRIVATE = [*vars(ostinato.compile("cell c(H) {\n  input x: [H]\n  output y: [H] = x[t]\n}\n", H=1)), "forward", "__dict__"]
+
+
+@pytest.mark.parametrize("name", [n for n in PRIVATE if n not in ("training", "cell")])
+def test_a_parameter_may_be_called_as_an_attribute(name):
+    """Of nn.Module or of our own: a program's names are its author's."""
+    layer = ostinato.compile(f"""cell c(H) {{
+      input x: [H]
+      param {name}: [H] = 2
+      state h: [H] = {name}
+      h[t] = {name} * x[t] + h[t-1]
+      output h
+    }}""", H=2)
+    x = torch.ones(1, 3, 2)
+    for made in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer).double()):
+        y, _ = made(x.to(made._dtype))
+        y[:, -1].sum().backward()
+        assert y[0, -1].tolist() == [8, 8] and [p.grad.tolist() for p in made.parameters()] == [[4, 4]]
+        with torch.no_grad():
+            made.step(x[:, 0].to(made._dtype))
+        assert list(made.state_dict()) == [name]
+
+
+def test_an_input_may_be_called_seed():
+    layer = ostinato.compile("cell c() {\n  input x: [], seed: []\n  output y: [] = x[t] - seed[t]\n}\n")
+    x, s = torch.ones(1, 2), torch.full((1, 2), 3.0)
+    for y, _ in (layer(x=x, seed=s), layer(x, seed=s), layer(x, s), layer(x, s, seed=4), layer.reference(x, seed=s)):
+        assert y.tolist() == [[-2, -2]]
+    assert layer.step(x=x[:, 0], seed=s[:, 0])[0].tolist() == [-2]
+
+
+@pytest.mark.parametrize("options", [{"backend": None}, {"schedule": 5}])
+def test_options_of_another_type(options):
+    with pytest.raises(OstinatoError, match="there is no"):
+        ostinato.compile(TWO, "total", **options)
+
+
+@pytest.mark.parametrize("options, said", [
+    ({"schedule": "quadratic"}, "schedule `quadratic` has no stage `llvm`(.|\n)*sequential"),
+    ({"backend": "interpreter"}, "back end `interpreter` has no stage `llvm`(.|\n)*llvm")])
+def test_a_missing_stage_says_what_has_it(options, said):
+    layer = ostinato.compile(ZOO / "ema.ost", D=3, **options)
+    with pytest.raises(OstinatoError, match=said):
+        layer.ir("llvm")

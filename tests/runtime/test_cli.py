@@ -95,6 +95,17 @@ def test_new(tmp_path):
     assert ".ost" in call("new", tmp_path / "x.txt", status=2).stderr
 
 
+@pytest.mark.parametrize("name", ["if", "cell", "tanh", "t", "3", "_", "W"])
+def test_new_under_any_name(tmp_path, name):
+    path = tmp_path / f"{name}.ost"
+    call("new", path)
+    call("check", path)
+
+
+def test_new_says_what_a_shell_understands(tmp_path):
+    assert f"verify '{tmp_path}/two words.ost'" in call("new", tmp_path / "two words.ost").stdout
+
+
 # -- ir, explain ---------------------------------------------------------------
 @pytest.mark.parametrize("stage", ["source", "cell", "split", "fused", "adjoint"])
 def test_ir(file, stage):
@@ -103,7 +114,7 @@ def test_ir(file, stage):
 
 
 def test_ir_of_an_unknown_stage(file):
-    assert "did you mean `fused`" in call("ir", file, "--stage", "fusd", status=1).stderr
+    assert "did you mean `fused`" in call("ir", file, "--stage", "fusd", status=2).stderr
 
 
 def test_explain(file):
@@ -141,8 +152,8 @@ def test_run_refuses_what_does_not_fit(tmp_path, file):
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
     (tmp_path / "junk.pt").write_bytes(b"junk")
     x = f"x={tmp_path / 'x.npy'}"
-    assert "axis I is 4 instead of 3" in call("run", file, "-i", x, "-o", out, status=1).stderr
-    assert "`x` is missing" in call("run", file, "-o", out, status=1).stderr
+    assert "axis I is 4 instead of 3" in call("run", file, "-i", x, "-o", out, status=2).stderr
+    assert "`x` is missing" in call("run", file, "-o", out, status=2).stderr
     assert "missing.npy" in call("run", file, "-i", "x=missing.npy", "-o", out, status=2).stderr
     assert "objects.npy" in call("run", file, "-i", f"x={tmp_path / 'objects.npy'}", "-o", out, status=2).stderr
     assert "NAME=" in call("run", file, "-i", tmp_path / "x.npy", "-o", out, status=2).stderr
@@ -158,6 +169,32 @@ def test_run_refuses_what_does_not_fit(tmp_path, file):
     assert "twice" in call("run", file, "-i", x, "-i", x, "-o", out, status=2).stderr
     assert ".npz" in call("run", file, "-i", x, "-o", tmp_path / "out.txt", status=2).stderr
     assert not out.exists()
+
+
+def test_run_writes_one_array(tmp_path, file):
+    np.save(tmp_path / "x.npy", np.ones((2, 7, 3)))
+    x = f"x={tmp_path / 'x.npy'}"
+    result = call("run", file, "-i", x, "-o", tmp_path / "y.npy", "--json")
+    assert json.loads(result.stdout)["shapes"] == {"h": [2, 7, 5]}
+    call("run", file, "-i", x, "-o", tmp_path / "y.npz")
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.load(tmp_path / "y.npz")["h"])
+    two = tmp_path / "two.ost"
+    two.write_text(TEXT.replace("output h", "output h, y: [H] = 2 * h[t]"))
+    assert "2 outputs" in call("run", two, "-i", x, "-o", tmp_path / "z.npy", status=2).stderr
+
+
+def test_names_that_are_those_of_arguments_elsewhere(tmp_path):
+    """Inputs called as arguments of the call are, an output as one of np.savez."""
+    path = tmp_path / "names.ost"
+    path.write_text("# sizes: H=2\ncell names(H) {\n  input  self: [H], seed: [H]\n  param  _plan: [H] = 1\n"
+                    "  state  h: [H] = 0\n  h[t] = 0.5 * h[t-1] + _plan * self[t] + seed[t]\n"
+                    "  output file: [H] = h[t]\n}\n")
+    ones = np.ones((1, 3, 2), np.float32)
+    np.savez(tmp_path / "in.npz", **{"self": ones, "seed": 2 * ones})
+    call("run", path, "-i", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
+    np.testing.assert_allclose(np.load(tmp_path / "out.npz")["file"][0, :, 0], [3.0, 4.5, 5.25])
+    call("verify", path, "--dtype", "float64")
+    call("bench", path, "-B", 1, "-T", 2)
 
 
 # -- verify, bench -----------------------------------------------------------------
@@ -182,7 +219,7 @@ def test_verify_every_form_of_a_cell():
 def test_verify_fails_where_it_must(file):
     for tolerance in ("1e-30", "0"):
         call("verify", file, "--tolerance", tolerance, "--dtype", "float32", status=1)
-    assert "did you mean" in call("verify", file, "--backend", "lvm", status=1).stderr
+    assert "did you mean" in call("verify", file, "--backend", "lvm", status=2).stderr
 
 
 def test_bench(file):
@@ -194,6 +231,7 @@ def test_bench(file):
 @pytest.mark.parametrize("arguments,message", [
     (["check", "nowhere.ost"], "nowhere.ost"), (["ir", "FILE", "-D", "H"], "-D H=128"),
     (["ir", "FILE", "-D", "H=1", "-D", "H=2"], "twice"), (["ir", "FILE", "-D", "backend=llvm"], "--backend"),
+    (["ir", "FILE", "-D", "save=1"], "called that"), (["ir", "FILE", "--schedule", "chunk(0)"], "no schedule"),
     (["bench", "FILE", "-B", str(10**9), "-T", str(10**9)], "more memory"), (["ir", "FILE", "--seed", str(2**64)], "seed"),
     (["verify", "FILE", "--tolerance", "-1"], "tolerance"), (["frobnicate"], "No such command"), (["ir", "FILE", "--dtype", "float16"], "float16"), (["check", "."], "directory"),
 ])
