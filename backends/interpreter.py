@@ -72,6 +72,13 @@ class Interpreter:
         dp = [d if p.trainable else None for d, p in zip(dp, self.cell.params)]
         return self._placed(dx, into), dp, ds
 
+    def recorded(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *, seed: int,
+                 training: bool) -> list[Tensor]:
+        """Outputs, then final states, recorded step by step: to be differentiated as often as wanted."""
+        with torch.enable_grad():
+            outputs, finals = self._run(inputs, params, states, seed, training)
+        return [y.to(self.dtype) if y.is_floating_point() else y for y in (*outputs, *finals)]
+
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each tensor of the tape."""
         return []

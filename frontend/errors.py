@@ -256,6 +256,7 @@ RUNTIME = _section(801, {
     "no_step": ("`{name}` has no single steps: its sub-cell `{cell}` runs backwards in time and needs all later inputs",
                 "call it on whole sequences"),
     "no_stage": ("{what} has no stage `{name}`", "compile with {instead}"),
+    "not_dense": ("the {role} `{name}` must be a dense tensor, got a {actual} one",),
 })
 
 NOT_YET = _section(901, {

@@ -3,6 +3,10 @@
 **A cotangent that is exactly 0 contributes 0, whatever the local derivative**,
 so that a branch not selected contributes nothing even where it is NaN. The
 local derivatives themselves are torch's.
+
+Gradients can be differentiated again, any number of times. Those of real
+functions are then made of functions of this module, so that the rule holds for
+them too; of complex functions and systems of equations torch's are taken.
 """
 
 from __future__ import annotations
@@ -12,103 +16,174 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-
-
-def _zero_where_no_cotangent(grad: Tensor, ct: Tensor) -> Tensor:
-    return grad.masked_fill(ct == 0, 0)
-
-
-class Pointwise(torch.autograd.Function):
-    """y = fn(*xs), operands of equal shape; backward asks torch for dy/dx_i."""
-
-    @staticmethod
-    def forward(ctx, fn, *xs):
-        ctx.fn = fn
-        ctx.save_for_backward(*xs)
-        return fn(*xs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ct):
-        with torch.enable_grad():
-            xs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
-            y = ctx.fn(*xs)
-            partials = torch.autograd.grad(y.sum().real, xs)    # given cotangents make torch import sympy, 0.3 s
-        return None, *(_zero_where_no_cotangent(ct * p, ct) for p in partials)
-
-
-class Multiply(torch.autograd.Function):
-    """Pointwise for the product, spelled out because it is so common."""
-
-    @staticmethod
-    def forward(ctx, a, b):
-        ctx.save_for_backward(a, b)
-        return a * b
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ct):
-        a, b = ctx.saved_tensors
-        return _zero_where_no_cotangent(ct * b.conj(), ct), _zero_where_no_cotangent(ct * a.conj(), ct)
-
-
-class LogSumExp(torch.autograd.Function):
-    """Over the last axis; derivative exp(x - y), and 0 where y = -inf."""
-
-    @staticmethod
-    def forward(ctx, x):
-        y = torch.logsumexp(x, -1)
-        ctx.save_for_backward(x, y)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ct):
-        x, y = ctx.saved_tensors
-        dead = ((ct == 0) | (y == -torch.inf)).unsqueeze(-1)
-        return (ct.unsqueeze(-1) * torch.exp(x - y.unsqueeze(-1))).masked_fill(dead, 0)
-
-
-class CustomGrad(torch.autograd.Function):
-    """custom_grad(y, x1, d1, ...): the value y, gradient d_i * ct to x_i."""
-
-    @staticmethod
-    def forward(ctx, y, *pairs):
-        ctx.save_for_backward(*pairs[1::2])
-        return y.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ct):
-        grads = [None]
-        for d in ctx.saved_tensors:
-            grads += [_zero_where_no_cotangent(ct * d, ct), None]
-        return tuple(grads)
-
-
-class Systems(torch.autograd.Function):
-    """A function of one matrix (and right-hand sides) per system, the systems
-    on the first axis; a system whose cotangent is all 0 contributes 0."""
-
-    @staticmethod
-    def forward(ctx, fn, *xs):
-        ctx.fn = fn
-        ctx.save_for_backward(*xs)
-        return fn(*xs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ct):
-        dead = (ct == 0).reshape(ct.shape[0], math.prod(ct.shape[1:])).all(1)   # also for no system at all
-        with torch.enable_grad():
-            xs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
-            grads = torch.autograd.grad((ctx.fn(*xs) * ct.conj()).sum().real, xs)
-        return None, *(g.masked_fill(dead.reshape(-1, *(1,) * (g.dim() - 1)), 0) for g in grads)
+from torch._C._functorch import peek_interpreter_stack
 
 
 def needs_grad(xs: tuple[Tensor, ...]) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in xs)
+
+
+def times(ct: Tensor, p: Tensor) -> Tensor:
+    """What a cotangent and a local derivative contribute."""
+    return Times.apply(ct, p) if needs_grad((ct, p)) else (ct * p).masked_fill(ct == 0, 0)
+
+
+def _safe(ct: Tensor, p: Tensor) -> Tensor:
+    return p.masked_fill((ct == 0) & ~torch.isfinite(p), 0)
+
+
+class Times(torch.autograd.Function):
+    generate_vmap_rule = True
+    """ct * p by the rule, with derivatives by both: at ct = 0 that by ct is p, where it is finite."""
+
+    @staticmethod
+    def forward(ct, p):
+        return ct * _safe(ct, p)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        ct, p = ctx.saved_tensors
+        p = _safe(ct, p)
+        by_ct, by_p = times(g, p.conj()), times(g, ct.conj())
+        return by_ct if ct.is_complex() else by_ct.real, by_p if p.is_complex() else by_p.real
+
+
+class Pointwise(torch.autograd.Function):
+    generate_vmap_rule = True
+    """y = fn(*xs), operands of equal shape; backward asks torch for dy/dx_i."""
+
+    @staticmethod
+    def forward(fn, *xs):
+        return fn(*xs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.fn, *xs = inputs
+        ctx.save_for_backward(*xs)
+
+    @staticmethod
+    def backward(ctx, ct):
+        xs, fn, again = ctx.saved_tensors, ctx.fn, torch.is_grad_enabled()
+        if again and not any(x.is_complex() for x in xs):
+            return None, *(times(ct, guarded(_slope(fn, i))(*xs)) for i in range(len(xs)))
+        return None, *(times(ct, p) for p in _partials(fn, xs, again))
+
+
+def _partials(fn: Callable[..., Tensor], xs: tuple[Tensor, ...], again: bool) -> tuple[Tensor, ...]:
+    """dy/dx_i by torch; to be differentiated again by what of the operands requires a gradient if `again`."""
+    if peek_interpreter_stack() is not None:        # torch.func follows
+        return torch.func.grad(lambda *xs: fn(*xs).sum().real, tuple(range(len(xs))))(*xs)
+    with torch.enable_grad():
+        xs = tuple([x if again and x.requires_grad else x.detach().requires_grad_() for x in xs])
+        y = fn(*xs)
+        if not y.requires_grad:
+            return tuple([torch.zeros_like(x) for x in xs])
+        # given cotangents make torch import sympy, 0.3 s
+        found = torch.autograd.grad(y.sum().real, xs, create_graph=again, allow_unused=True)
+    return tuple([torch.zeros_like(x) if p is None else p for x, p in zip(xs, found)])
+
+
+def _slope(fn: Callable[..., Tensor], i: int) -> Callable[..., Tensor]:
+    """The derivative of a real pointwise function by operand i, a pointwise function itself."""
+    return lambda *xs: _partials(fn, xs, torch.is_grad_enabled())[i]
+
+
+class Multiply(torch.autograd.Function):
+    generate_vmap_rule = True
+    """Pointwise for the product, spelled out because it is so common."""
+
+    @staticmethod
+    def forward(a, b):
+        return a * b
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, ct):
+        a, b = ctx.saved_tensors
+        return times(ct, b.conj()), times(ct, a.conj())
+
+
+class LogSumExp(torch.autograd.Function):
+    generate_vmap_rule = True
+    """Over the last axis; derivative exp(x - y), and 0 where y = -inf."""
+
+    @staticmethod
+    def forward(x):
+        return torch.logsumexp(x, -1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx, ct):
+        x, y = ctx.saved_tensors
+        shares = torch.exp((x - y.unsqueeze(-1)).masked_fill((y == -torch.inf).unsqueeze(-1), -torch.inf))
+        return times(*torch.broadcast_tensors(ct.unsqueeze(-1), shares))
+
+
+class CustomGrad(torch.autograd.Function):
+    generate_vmap_rule = True
+    """custom_grad(y, x1, d1, ...): the value y, gradient d_i * ct to x_i."""
+
+    @staticmethod
+    def forward(y, *pairs):
+        return y.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[2::2])
+
+    @staticmethod
+    def backward(ctx, ct):
+        grads = [None]
+        for d in ctx.saved_tensors:
+            grads += [times(ct, d), None]
+        return tuple(grads)
+
+
+class Systems(torch.autograd.Function):
+    generate_vmap_rule = True
+    """A function of one matrix (and right-hand sides) per system, the systems
+    on the first axis; a system whose cotangent is all 0 contributes 0."""
+
+    @staticmethod
+    def forward(fn, *xs):
+        return fn(*xs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.fn, *xs = inputs
+        ctx.save_for_backward(*xs, output)
+
+    @staticmethod
+    def backward(ctx, ct):
+        *xs, y = ctx.saved_tensors
+        again = torch.is_grad_enabled()
+        dead = _all(ct == 0) & ~_all(torch.isfinite(y)) if again else _all(ct == 0)
+
+        def weighted(*xs: Tensor) -> Tensor:        # ones for what is not solvable: finite, so that nothing becomes NaN
+            safe = [torch.where(_over(dead, x), torch.eye(*x.shape[1:], dtype=x.dtype, device=x.device), x) for x in xs]
+            return ctx.fn(*safe) * ct.conj()
+
+        grads = _partials(weighted, tuple(xs), again)
+        return None, *(g.masked_fill(_over(dead, g), 0) for g in grads)
+
+
+def _all(x: Tensor) -> Tensor:
+    """[n, ...] -> [n], also for no system at all"""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:])).all(1)
+
+
+def _over(x: Tensor, like: Tensor) -> Tensor:
+    return x.reshape(-1, *(1,) * (like.dim() - 1))
 
 
 def guarded(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:

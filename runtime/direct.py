@@ -8,12 +8,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch._C import _len_torch_dispatch_stack
-from torch._C._functorch import peek_interpreter_stack
+from torch._C._functorch import TransformType, is_legacy_batchedtensor, peek_interpreter_stack
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from . import recur
 from .plan import Plan
+from .ports import fail
 
 PLAIN = (Tensor, nn.Parameter)
 Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]      # inputs, params, states
@@ -23,6 +24,12 @@ def watched() -> bool:
     """Whether something follows the calls: a compiler, a mode, a transform."""
     return (is_compiling() or _len_torch_dispatch_stack() != 0 or peek_interpreter_stack() is not None
             or forward_ad._current_level >= 0)
+
+
+def transformed() -> bool:
+    """Whether torch.func follows the calls (grad, vmap, jvp and what is made of them)."""
+    above = None if is_compiling() else peek_interpreter_stack()
+    return above is not None and above.key() in (TransformType.Grad, TransformType.Vmap, TransformType.Jvp)
 
 
 def tangents(*groups: Iterable[Tensor]) -> bool:
@@ -38,13 +45,18 @@ def possible(*groups: Iterable[Tensor]) -> bool:
 
 def call(plan: Plan, groups: Lists, seed: Tensor | None, training: bool, keep: bool) -> list[Tensor]:
     """`run`, or where something follows the calls the operator, whose tape comes after the final states."""
-    if possible(*groups):
+    if transformed() or possible(*groups):
         return run(plan, groups, recur.number(seed), training, keep)
     return torch.ops.ostinato.recur(plan.key, *groups, seed, training, keep)
 
 
 def run(plan: Plan, groups: Lists, seed: int, training: bool, keep: bool) -> list[Tensor]:
     """Outputs [B, T, *shape], then final states [B, *shape]; recorded by autograd if `keep`."""
+    if transformed():
+        if not hasattr(plan.executable, "recorded"):
+            fail("not_yet", what=f"torch.func (grad, vmap, jacrev, ...) of `{plan.cell.name}`",
+                 instead=f"use torch.autograd, or {recur.INSTEAD}")
+        return plan.executable.recorded(*groups, seed=seed, training=training)
     if keep:
         return list(_Recur.apply(plan, tuple(map(len, groups)), seed, training, *groups[0], *groups[1], *groups[2]))
     try:
@@ -80,7 +92,12 @@ class _Recur(torch.autograd.Function):
         plan: Plan = ctx.plan
         groups, tape = _split(ctx.saved_tensors, ctx.counts)
         d_outputs, d_finals = recur.cotangents(plan, groups, grads)
-        if torch.is_grad_enabled():     # create_graph=True: the operator knows what to say about second derivatives
+        if any(d is not None and is_legacy_batchedtensor(d) for d in grads):
+            fail("not_yet", what=f"a batch of gradients of `{plan.cell.name}` at once (is_grads_batched, vectorize)",
+                 instead="call grad() once for each, or torch.func.jacrev of layer.reference")
+        if torch.is_grad_enabled() and hasattr(plan.executable, "recorded"):
+            found = _again(plan, groups, [*d_outputs, *d_finals], ctx.seed, ctx.training)
+        elif torch.is_grad_enabled():   # create_graph=True: the operator knows what to say about second derivatives
             found = torch.ops.ostinato.recur_backward(
                 plan.key, *groups, tape, d_outputs, d_finals,
                 torch.tensor(ctx.seed) if recur.draws(plan.cell) else None, ctx.training)
@@ -89,3 +106,14 @@ class _Recur(torch.autograd.Function):
         rest = iter(found)
         return (None, None, None, None,
                 *(next(rest) if real else None for reals in plan.reals for real in reals))
+
+
+def _again(plan: Plan, groups: Lists, cotangents: list[Tensor], seed: int, training: bool) -> list[Tensor | None]:
+    """Gradients of the real operands that can be differentiated again, from those of the real results."""
+    results = [y for y in plan.executable.recorded(*groups, seed=seed, training=training) if y.is_floating_point()]
+    ends = [(y, d) for y, d in zip(results, cotangents) if y.requires_grad]
+    wanted = [x for xs, reals in zip(groups, plan.reals) for x, real in zip(xs, reals) if real]
+    by = [x for x in wanted if x.requires_grad]
+    found = iter(torch.autograd.grad([y for y, _ in ends], by, [d for _, d in ends], create_graph=True,
+                                     allow_unused=True) if ends and by else [None] * len(by))
+    return [next(found) if x.requires_grad else None for x in wanted]

@@ -88,7 +88,8 @@ class Layer(Module):
                   **named):
         """The same by the float64 interpreter on the same parameters: the
         definition. Takes any float dtype, gives float64; differentiable in
-        inputs, states and parameters by torch's autograd (once)."""
+        inputs, states and parameters, as often as wanted, by torch's autograd
+        and torch.func."""
         seed = self._not_an_input(seed, inputs, named)
         spec = sequences.take(named, self.input_names) or sequences.Sequences()
         xs, state = self._arguments(inputs, state, named)

@@ -30,12 +30,16 @@ Call = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 class Move(torch.autograd.Function):
     """Rows of x in another order. `there`: the row that each row of the result is; `back`: where each row of x went.
     A row that several others repeat gets the gradient of the one that `back` names."""
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(back)
-        ctx.set_materialize_grads(False)
+    def forward(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
         return x.index_select(0, there)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(inputs[2])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, d: Tensor | None):
@@ -152,7 +156,7 @@ def _eager(key: str, groups: direct.Lists, cu_seqlens: Tensor, seed: int, traini
 def call(key: str, groups: direct.Lists, cu_seqlens: Tensor, seed: Tensor | None, training: bool, reverse: bool,
          keep: bool) -> list[Tensor]:
     """As `run`, on the plan of a cell with `valid@`."""
-    if direct.possible(*groups, [cu_seqlens]):
+    if direct.transformed() or direct.possible(*groups, [cu_seqlens]):
         return _eager(key, groups, cu_seqlens, recur.number(seed), training, reverse, keep)
     return torch.ops.ostinato.packed(key, *groups, cu_seqlens, seed, training, reverse)
 

@@ -97,6 +97,10 @@ def check(p: Port, x: Tensor, lead: tuple[int, ...], lead_names: str, device: to
     Raises OstinatoError naming the port, its declared shape and the axis at fault."""
     if not isinstance(x, Tensor):
         fail("input_type", name=p.name, actual=type(x).__name__)
+    if not dense(x):
+        kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
+        way = "pad it and say `lengths=`" if x.is_nested else f"convert it: {p.name}.to_dense()"
+        fail("not_dense", way, role={"param": "parameter"}.get(p.role, p.role), name=p.name, actual=kind)
     n = len(lead_names)
     if x.dim() != n + len(p.sizes) or x.shape[n:] != p.sizes:
         _wrong_shape(p, x, lead_names)
@@ -112,6 +116,11 @@ def check(p: Port, x: Tensor, lead: tuple[int, ...], lead_names: str, device: to
             fail(f"{p.role}_shape", f"axis {name} is {x.shape[axis]} instead of {size}", name=p.name,
                  declared=p.declared, expected=_axes((f"B={lead[0]}", *(f"T={s}" for s in lead[1:])) + p.axes),
                  actual=list(x.shape))
+
+
+def dense(x: Tensor) -> bool:
+    """Whether it lies in memory by strides, which is all that kernels can read."""
+    return x.layout is torch.strided and not x.is_nested
 
 
 def _axes(axes: Iterable[str]) -> str:
@@ -132,7 +141,9 @@ def _wrong_shape(p: Port, x: Tensor, lead_names: str) -> NoReturn:
 def match(ports: Sequence[Port], xs: Sequence[Tensor], lead: tuple[int, ...], device: torch.device) -> bool:
     """Whether all is as declared: the quick answer, before `check` looks for what is wrong."""
     for p, x in zip(ports, xs):
-        if not isinstance(x, Tensor) or x.dtype is not p.dtype or x.shape != lead + p.sizes or x.device != device:
+        if not isinstance(x, Tensor) or not dense(x):
+            return False
+        if x.dtype is not p.dtype or x.shape != lead + p.sizes or x.device != device:
             return False
     return True
 
@@ -152,7 +163,7 @@ def check_inputs(ports: Sequence[Port], xs: Sequence[Tensor], lead_names: str, d
                  any_float: bool = False) -> tuple[int, ...]:
     """Check the inputs of a call and that they agree about B (and T); returns (B, T) or (B,)."""
     n = len(lead_names)
-    if isinstance(xs[0], Tensor) and match(ports, xs, lead := tuple(xs[0].shape[:n]), device):
+    if isinstance(xs[0], Tensor) and dense(xs[0]) and match(ports, xs, lead := tuple(xs[0].shape[:n]), device):
         return lead
     for p, x in zip(ports, xs):
         check(p, x, (), lead_names, device, any_float)

@@ -21,6 +21,8 @@ from ..ir.cell import Cell
 from .plan import Meta, Plan, find
 from .ports import fail
 
+INSTEAD = 'use layer.reference or backend="interpreter", whose operations are torch\'s own'
+
 
 def operator(schema: str) -> Callable:
     """Define the torch operator of a function. (Not torch.library.custom_op,
@@ -157,7 +159,7 @@ def _second_setup(ctx, inputs, output) -> None:
 
 def _second_backward(ctx, grads):
     fail("not_yet", what=f"the second derivative of `{ctx.cell}` (a gradient through its gradient)",
-         instead="call backward() or grad() without create_graph=True")
+         instead=f"call backward() or grad() without create_graph=True, or {INSTEAD}")
 
 
 torch.library.register_autograd("ostinato::recur_backward", _second_backward, setup_context=_second_setup)

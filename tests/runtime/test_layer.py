@@ -238,13 +238,6 @@ def test_no_grad_records_nothing(lstm):
     assert lstm(randn(1, 2, 3, requires_grad=True))[0].requires_grad
 
 
-def test_second_derivatives_are_refused(lstm):
-    x = randn(1, 2, 3, requires_grad=True)
-    (g,) = torch.autograd.grad(lstm(x)[0].pow(2).sum(), x, create_graph=True)
-    with pytest.raises(OstinatoError, match="second derivative"):
-        g.sum().backward()
-
-
 @pytest.mark.parametrize("schedule, T", [("sequential", 600), ("scan(3)", 6), ("chunk(4)", 600), ("sequential", 3)])
 def test_results_may_be_changed_in_place(schedule, T):
     """Large ones too, whose memory is the pool's, and those that a form cuts out of others."""
@@ -264,16 +257,6 @@ def test_results_may_be_changed_in_place(schedule, T):
 
     for found, wanted in zip(gradient(lambda y: y.mul_(2).add_(1)), gradient(lambda y: y * 2 + 1)):
         assert torch.equal(found, wanted)
-
-
-@pytest.mark.parametrize("call", [lambda layer, x: layer(x)[0], lambda layer, x: layer.step(x[:, 0])[0]])
-def test_forward_mode_is_refused(lstm, call):
-    """An operator would drop the tangents, and the derivative would be 0 without a word."""
-    x = randn(2, 3, lstm.cell.inputs[0].type.sizes[0])
-    with pytest.raises(OstinatoError, match="forward-mode"), torch.no_grad():
-        torch.func.jvp(lambda q: call(lstm, q), (x,), (x,))
-    with torch.autograd.forward_ad.dual_level():
-        assert call(lstm, x).shape[0] == 2
 
 
 def test_reference_is_float64(lstm_cell):
