@@ -54,6 +54,8 @@ SYNTAX = _section(101, {
     "missing_brace": ("expected `{{` to open the body of `{name}`",),
     "bad_encoding": ("the file is not UTF-8 text",),
     "missing_return": ("the block of the function ends without `return`", "write `return ...` as its last line"),
+    "after_draw": ("nothing follows `~ ...` on a line: it draws every name there that has no `=`",
+                   "what is drawn by another rule needs a line of its own: `{word} ...`"),
 })
 
 NAMES = _section(201, {

@@ -34,6 +34,7 @@ FOREIGN = {
     ";": "write one statement per line",
     "?": "a selection is written `a if condition else b`", "'": 'a file name is written in `"`, a transpose `W.T`',
 }
+ROLES = ("input", "param", "const", "state")
 # Words of other languages and long forms, where a keyword of ours was meant.
 MEANT = {"def": "fn", "function": "fn", "func": "fn", "fun": "fn", "class": "cell", "module": "cell", "layer": "cell",
          "while": "repeat", "loop": "repeat", "parameter": "param", "parameters": "param", "weight": "param",
@@ -254,7 +255,7 @@ def shape(p: Place) -> Diagnostic | None:
         dim = line[-1].text
         owner = line[-3].text if line[-3].kind == "name" else names[0].text
         return diagnostic("missing_shape", p.span(line[-1]), name=owner, help=f"write `{owner}: [{dim}]`")
-    if p.first.text not in ("input", "param", "const", "state"):
+    if p.first.text not in ROLES:
         return None
     if p.accepts in ({"COLON", "LSQB"}, {"COLON"}, {"NAME", "LSQB"}):
         depth, owner = 0, names[-1]
@@ -303,6 +304,9 @@ def line_end(p: Place) -> Diagnostic | None:
     """Two statements on a line, or two values side by side."""
     if "_NL" not in p.accepts or p.newline:
         return None
+    if p.first is not None and p.first.text in ROLES and p.tok.text in (",", "~", "=") and any(
+            k.text == "~" for k in p.before):
+        return diagnostic("after_draw", p.span(), word=p.first.text)
     if p.accepts <= {"_NL", "DERIVATIVE"} or p.tok.text in STATEMENT_WORDS + ITEM_WORDS:
         return diagnostic("missing_newline", p.span(), found=_found(p))
     help = None

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from ...ir.types import Span
 from .. import tree as t
+from ..diagnostics import did_you_mean
 from .context import Context
 from .expr import evaluate, single, tensor
 from .scope import Entity, Scope, role_of
 from .values import Fn, Lib, Num, Val, Value, describe
+
+DISTRIBUTIONS = "uniform(low, high), normal(mean, sd), bernoulli(p) and, for parameters, orthogonal(gain)"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,10 @@ def resolve(cx: Context, scope: Scope, id: str, span: Span) -> Fn | Lib | Entity
     if (error := scope.hides(id)) is not None:
         cx.fail(error, span, name=id)
     callable_ = [n for n in scope.visible() if isinstance(scope.find(n), (Fn, Lib)) or hasattr(scope.find(n), "call")]
-    cx.unknown("unknown_function", id, span, (*callable_, *scope.module.functions, *cx.builtins))
+    known = (*callable_, *scope.module.functions, *cx.builtins)
+    if cx.drawing is not None and did_you_mean(id, known) is None:
+        cx.fail("unknown_function", span, name=id, help=f"distributions are {DISTRIBUTIONS}")
+    cx.unknown("unknown_function", id, span, known)
 
 
 def bind(cx: Context, name: str, params: Sequence[str], args: Sequence[t.Arg], span: Span,

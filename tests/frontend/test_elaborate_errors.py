@@ -63,6 +63,7 @@ def test_errors_that_depend_on_sizes_come_with_the_sizes():
     ("fn f(x: [A], y: [A]) = x\ncell c(H, K) {\n input x: [H], z: [K]\n output y: [H] = f(x[t], z[t])\n}", "must have shape [H], got [K]"),
     ("fn f(x) = w * x\ncell c(H) {\n input x: [H]\n param w: [H] = 1\n output y: [H] = f(x[t])\n}", "cannot be read inside a function"),
     ("fn f(x) = x derivative 1, 2\ncell c(H) {\n input x: [H]\n output y: [H] = f(x[t])\n}", "its derivative lists 2"),
+    ("cell c(H) {\n input x: [H]\n param w: [H] ~ xavier(1)\n output y: [H] = w\n}", "distributions are uniform(low, high)"),
     ("cell c(H) {\n input x: [H]\n}", "no output"), ("cell c(H) {\n output q\n}", "neither a value"),
     ("cell c(H) {\n input x: [H]\n param w: [H] ~ uniform(0, 1)\n param v: [H] = u\n param u: [H] = v\n output w, v\n}", "depend on each other"),
     ("cell c(H) {\n input x: [H] shared\n output x\n}", "without heads"),
