@@ -170,12 +170,18 @@ def derive(key: str, params: list[Tensor]) -> list[Tensor]:
     """What the plan computes from the program's parameters (`Static.compute`), as one operator for traced graphs."""
     plan = find(key)
     return [x.clone(memory_format=torch.contiguous_format)
-            for x in plan.static.compute(params, plan.dtype, params[0].device)]
+            for x in plan.static.compute(params, plan.dtype, _device(plan, params))]
 
 
 @torch.library.register_fake("ostinato::derive")
 def _(key, params):
-    return [params[0].new_empty(sizes, dtype=dtype) for sizes, dtype in find(key).static.meta]
+    plan = find(key)
+    return [torch.empty(sizes, dtype=dtype, device=_device(plan, params)) for sizes, dtype in plan.static.meta]
+
+
+def _device(plan: Plan, params: list[Tensor]) -> torch.device:
+    """Of what is computed from parameters; a cell without any has constants, on the back end's own device."""
+    return params[0].device if params else torch.device(plan.devices[0])
 
 
 @operator("derive_backward(str key, Tensor[] params, Tensor[] d_computed) -> Tensor[]")

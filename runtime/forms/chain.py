@@ -67,9 +67,8 @@ class Chain:
     def __init__(self, cell: Cell, parts: tuple[Part, ...], dtype: torch.dtype):
         self.cell, self.parts = cell, parts
         dtypes = {"real": dtype, "int": torch.int64, "bool": torch.bool}
-        types = cell.nodes()
         self.handed = {o.name: (types[o.value].type.sizes, dtypes[types[o.value].type.kind])
-                       for p in parts for o in p.cell.outputs if o.name.startswith(FROM)}
+                       for p in parts for types in (p.cell.nodes(),) for o in p.cell.outputs if o.name.startswith(FROM)}
         self.trained = [p.trainable and p.type.kind == "real" for p in cell.params]
 
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *, seed: int,

@@ -78,7 +78,7 @@ def both(kind, name="both"):
             "  output y: [2*H] = concat(f(x[t]), b(x[t]))\n}\n")
 
 
-DEEP = both("gru", "layer") + """
+STACK = """
 cell deep(I, H) {
   input  x: [I]
   use    one = layer(I, H), two = layer(2*H, H)
@@ -107,10 +107,10 @@ def bound(layer, module):
 
 
 @pytest.mark.parametrize("method", ["forward", "reference"])
-@pytest.mark.parametrize("layers, kind", [(1, "elman"), (1, "lstm"), (1, "gru"), (2, "gru")])
+@pytest.mark.parametrize("layers, kind", [(n, kind) for n in (1, 2) for kind in ("elman", "lstm", "gru")])
 def test_as_torch(kind, layers, method):
     """Values, final states and all gradients of torch.nn's own bidirectional layers, those of initial states too."""
-    text, name = (CELLS + both(kind), "both") if layers == 1 else (CELLS + DEEP, "deep")
+    text, name = (CELLS + both(kind), "both") if layers == 1 else (CELLS + both(kind, "layer") + STACK, "deep")
     layer = compile(text, name, dtype=torch.float64, **DIMS)
     module = MODULES[kind](3, 5, num_layers=layers, bidirectional=True, batch_first=True, dtype=torch.float64)
     pairs = bound(layer, module)

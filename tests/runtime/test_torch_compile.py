@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import ostinato
 import pytest
 import torch
 import torch._dynamo.testing
@@ -48,6 +49,23 @@ def test_opcheck_derive(build, counter_cell):
     layer = build(counter_cell, values={"scale": torch.ones(3)})
     assert not layer._plan.static.idle  # the initial state is a parameter
     torch.library.opcheck(ops.derive, (layer._plan.key, layer._params()))
+
+
+def test_constants_of_a_cell_without_parameters():
+    """What no parameter goes into is computed by the same operator, from nothing."""
+    text = """cell c(H) {
+      input  x: [H]
+      const  A[i, j]: [H, H] = 1 / (1 + i + j)
+      state  h: [H] = 0
+      h[t] = solve(eye(H) + A, h[t-1] + x[t])
+      output h
+    }"""
+    layer = ostinato.compile(text, H=3)
+    assert not layer._params() and layer._plan.static.nodes
+    torch.library.opcheck(ops.derive, (layer._plan.key, []))
+    torch._dynamo.reset()
+    x = torch.randn(2, 4, 3)
+    torch.testing.assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), layer(x))
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
