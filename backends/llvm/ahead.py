@@ -11,6 +11,8 @@ core wait for every line: steps ask for it, an equal part each.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Buffer, Kernel, Part, Run
@@ -23,40 +25,65 @@ STEPS = 2              # ahead: a step takes longer than half a memory access
 LINE = 64              # bytes
 
 
-def fetch_ahead(kernel: Kernel, run: Run, frame: Frame, nest: Nest, tile: ir.Value, step: ir.Value) -> None:
-    """Prefetches for a later step than `step`, if the steps sweep over a matrix: of what the steps themselves use,
-    and in the last run of what is used a tile at a time, operands for the next tile and results for this one."""
-    if not any(p.sweep for p in run.steps.phases):
+@dataclass(frozen=True)
+class Ahead:
+    """What the steps of a run ask for, if they sweep over a matrix: operands and results of a later step, and in the
+    last run of a tile what is used a tile at a time: operands for the next tile, results for this one."""
+
+    kernel: Kernel
+    run: Run
+    frame: Frame
+    step: ir.Value
+
+    def lines(self, b: ir.IRBuilder, row: Index) -> list[ir.Value]:
+        """Addresses of the lines that one step asks for, for one sequence."""
+        out: list[ir.Value] = []
+        for name, at in self._wanted(b):
+            port = self.frame.buffers[name]
+            if fetched(self.run, port):
+                start = self.frame.row(b, port, {"b": row}, at)
+                first = b.bitcast(b.gep(self.frame.pointer(b, name), [start]), I8.as_pointer())
+                size = port.numel * size_of(memory_type(port.kind, self.frame.real))
+                out += [b.gep(first, [i64(k)]) for k in range(0, size, LINE)]
+        return out
+
+    def _wanted(self, b: ir.IRBuilder) -> list[tuple[str, ir.Value]]:
+        """Ports, and the step of which a row is asked for."""
+        run, tile, here = self.run, self.frame.words["tile"], self.step
+        early = [name for r in self.kernel.runs for name in ports(r, r.before)]
+        steps = [name for name in ports(run, run.steps) if name not in early]
+        soon, later = (b.sub if run.reverse else b.add)(here, i64(STEPS)), (b.sub if run.reverse else b.add)(here, tile)
+        if run is not self.kernel.runs[-1]:
+            return [(name, soon) for name in steps]
+        late = [name for name in ports(run, run.after) if name not in (*early, *steps)]
+        return [*((name, soon) for name in steps), *((name, later) for name in dict.fromkeys(early)),
+                *((name, here) for name in late)]
+
+
+class Spread:
+    """Prefetches of many lines, a few in each turn of a loop: only so many can be under way at a time."""
+
+    def __init__(self, b: ir.IRBuilder, lines: list[ir.Value], turns: int):
+        self.each = -(-len(lines) // turns)
+        entry = ir.IRBuilder(b.function.entry_basic_block)
+        entry.position_at_start(b.function.entry_basic_block)
+        self.table = entry.alloca(I8.as_pointer(), max(1, self.each * turns))
+        for k in range(self.each * turns):
+            b.store(lines[min(k, len(lines) - 1)], b.gep(self.table, [i64(k)]))
+
+    def ask(self, b: ir.IRBuilder, turn: ir.Value) -> None:
+        """The lines of one turn."""
+        first = b.mul(turn, i64(self.each))
+        for k in range(self.each):
+            prefetch(b, b.load(b.gep(self.table, [b.add(first, i64(k))])))
+
+
+def fetch_states(kernel: Kernel, run: Run, frame: Frame, nest: Nest, tile: ir.Value, step: ir.Value) -> None:
+    """Asks for the states kept at the start of the tile that comes next, a part of each at every step of the last
+    run, if it sweeps over a matrix."""
+    if run is not kernel.runs[-1] or not kernel.checkpoint or not any(p.sweep for p in run.steps.phases):
         return
-    b, back = nest.b, run.reverse
-    own = ports(run, run.steps)
-    wanted = [(name, write, b.add(step, i64(-STEPS if back else STEPS)), 3) for name, write in own.items()]
-    if run is kernel.runs[-1]:
-        later = b.sub(step, frame.words["tile"]) if back else b.add(step, frame.words["tile"])
-        early = {name: write for r in kernel.runs for name, write in ports(r, r.before).items()}
-        wanted += [(name, write, later, 2) for name, write in early.items()]
-        wanted += [(name, write, step, 2) for name, write in ports(run, run.after).items() if name not in own]
-
-    def row(i, _):
-        b = nest.b
-        for name, write, at, level in wanted:
-            port = frame.buffers[name]
-            if not fetched(run, port):
-                continue
-            start = frame.row(b, port, {"b": Index("row", 0, i)}, at)
-            first = b.bitcast(b.gep(frame.pointer(b, name), [start]), I8.as_pointer())
-            for line in range(0, port.numel * size_of(memory_type(port.kind, frame.real)), LINE):
-                prefetch(b, b.gep(first, [i64(line)]), write, level)
-        return []
-
-    nest.loop("row", i64(0), frame.count, 1, [], row)
-    if run is kernel.runs[-1] and kernel.checkpoint:
-        _states(kernel, frame, nest, tile, step)
-
-
-def _states(kernel: Kernel, frame: Frame, nest: Nest, tile: ir.Value, step: ir.Value) -> None:
-    """Asks for the states kept at the start of the tile that comes next, a part of each at every step."""
-    b, save = nest.b, kernel.checkpoint == "save"
+    b = nest.b
     later = b.add(tile, i64(-1 if kernel.reverse else 1))
     for s in kernel.runs[0].states:
         port = frame.buffers[f"check.{s}"]
@@ -71,7 +98,7 @@ def _states(kernel: Kernel, frame: Frame, nest: Nest, tile: ir.Value, step: ir.V
             base = b.bitcast(b.gep(frame.pointer(b, port.name), [start]), I8.as_pointer())
 
             def line(k, _):
-                prefetch(nest.b, nest.b.gep(base, [nest.b.mul(k, i64(LINE))]), save, 2)
+                prefetch(nest.b, nest.b.gep(base, [nest.b.mul(k, i64(LINE))]))
                 return []
 
             nest.loop("line", first, frame.least(b, b.add(first, count), i64(lines)), 1, [], line)
@@ -85,27 +112,27 @@ def fetched(run: Run, port: Buffer) -> bool:
     return port.space in ("input", "output") and len(port.axes) < 2 and any(p.sweep for p in run.steps.phases)
 
 
-def ports(run: Run, part: Part) -> dict[str, bool]:
-    """Buffers that the phases of a part use: whether they are written."""
-    out: dict[str, bool] = {}
+def ports(run: Run, part: Part) -> list[str]:
+    """Buffers that the phases of a part use."""
+    out: dict[str, None] = {}
     for p in part.phases:
         own = {n for g in p.groups for n in g.nodes} | {s.node for s in p.stores if s.node}
-        todo, seen = list(own), set()
+        todo, seen = sorted(own), set()
         while todo:
             n = todo.pop()
             if n in seen:
                 continue
             seen.add(n)
             if n in part.reads and (n not in own or not run.nodes[n].args):
-                out.setdefault(part.reads[n], False)
+                out[part.reads[n]] = None
             else:
                 todo += run.nodes[n].args
-        out |= {s.buffer: True for s in p.stores}
-    return out
+        out |= {s.buffer: None for s in p.stores}
+    return list(out)
 
 
-def prefetch(b: ir.IRBuilder, pointer: ir.Value, write: bool, level: int) -> None:
-    """Ask for a cache line; `level` 3 is the nearest cache."""
+def prefetch(b: ir.IRBuilder, pointer: ir.Value) -> None:
+    """Ask for a cache line, into the second level: the first one is full of the state."""
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
     fn = b.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
-    b.call(fn, [pointer, I32(int(write)), I32(level), I32(1)])
+    b.call(fn, [pointer, I32(0), I32(2), I32(1)])

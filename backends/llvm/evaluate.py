@@ -243,7 +243,7 @@ class Evaluator:
             scope.memo[key] = load(b, self.frame.packs[pack.name], offset, "real", self.real, lane.width, 1)
             if pack_bytes(pack, self.real) > PREFETCH_FROM and lane.width == self.width:
                 ahead = b.add(offset, i64(PREFETCH_AHEAD // size_of(self.real)))
-                prefetch(b, b.gep(self.frame.packs[pack.name], [ahead]), False, 2)
+                prefetch(b, b.gep(self.frame.packs[pack.name], [ahead]))
         return scope.memo[key]
 
     # -- memory ---------------------------------------------------------
@@ -269,7 +269,7 @@ class Evaluator:
         by = b.mul(self.frame.strides[buffer.name][1],
                    self.frame.words["tile"] if again else i64(max(1, BACK_AHEAD // row)))
         at = b.sub(offset_of(b, buffer, idx, start, rows), by)
-        prefetch(b, b.gep(self.frame.pointer(b, buffer.name), [at]), False, 2)
+        prefetch(b, b.gep(self.frame.pointer(b, buffer.name), [at]))
 
     def put(self, s: Store, idx: tuple[Index, ...], value: ir.Value, c, add: bool = False) -> None:
         """Store (or add) a value computed at `idx`; the store's index map places it."""

@@ -13,7 +13,7 @@ from llvmlite import ir
 
 from ...compiler.schedules.kernel import Kernel, Part, Run
 from . import parallel
-from .ahead import fetch_ahead
+from .ahead import Ahead, fetch_states
 from .block import WORDS
 from .frame import Frame
 from .loops import I64, Nest, i64
@@ -131,7 +131,7 @@ class _Item:
             self._phases(run, run.before, steps, None)
 
             def step(t, _, run=run):
-                fetch_ahead(k, run, self.frame, self.nest, n, t)
+                fetch_states(k, run, self.frame, self.nest, n, t)
                 self._phases(run, run.steps, steps, t)
                 for s in sorted(run.doubled):
                     b, pair = self.nest.b, [self.frame.slots[f"{run.prefix}{r}.{s}"] for r in ("state", "next")]
@@ -146,10 +146,13 @@ class _Item:
         return []
 
     def _phases(self, run: Run, part: Part, steps: ir.Value, t: ir.Value | None) -> None:
+        last = next((p for p in reversed(part.phases) if p.sweep), None)
         for p in part.phases:
-            emitter = SweepEmitter if p.sweep else PhaseEmitter
-            emitter(self.kernel, run, part, self.frame, self.nest, self.real, self.width,
-                    self.frame.count, steps, t).emit(p)
+            emitter = (SweepEmitter if p.sweep else PhaseEmitter)(
+                self.kernel, run, part, self.frame, self.nest, self.real, self.width, self.frame.count, steps, t)
+            if p is last:
+                emitter.ahead = Ahead(self.kernel, run, self.frame, t)
+            emitter.emit(p)
 
     def _copy(self, to: str, from_: str, tile: ir.Value | None = None) -> None:
         """Copy a state between scratch and a port, row by row; of a state with the lanes that items divide, its own."""

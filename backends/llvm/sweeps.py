@@ -13,6 +13,7 @@ from llvmlite import ir
 
 from ...compiler.schedules.kernel import Phase, Store
 from ...compiler.schedules.views import reduced_dims
+from .ahead import Ahead, Spread, prefetch
 from .loops import i64
 from .memory import Index, horizontal
 from .nests import PhaseEmitter
@@ -20,7 +21,9 @@ from .vector import totals
 
 
 class SweepEmitter(PhaseEmitter):
-    """Emits one sweep."""
+    """Emits one sweep. `ahead`: what its rows ask for on the way."""
+
+    ahead: Ahead | None = None
 
     def emit(self, p: Phase) -> None:
         self.phase = p
@@ -57,7 +60,18 @@ class SweepEmitter(PhaseEmitter):
             for s in self.sums:
                 if s.node in self.whole:
                     self._put(s, c, self._start(s.node, 0))
+        self.spread = self._spread() if self.ahead else None
         super()._open_lanes(var, rest)
+
+    def _spread(self) -> Spread | None:
+        """Rows that come one by one are too short to share prefetches out among them."""
+        b, turns = self.nest.b, self.phase.shape[-2].size // self.phase.unroll
+        lines = self.ahead.lines(b, self.at["b"][0])
+        if self.phase.unroll > 1 and turns:
+            return Spread(b, lines, turns)
+        for line in lines:
+            prefetch(b, line)
+        return None
 
     # -- one block of lanes ----------------------------------------------
     def _point(self) -> None:
@@ -69,6 +83,8 @@ class SweepEmitter(PhaseEmitter):
 
         def body(copies):
             def emit(i, accs):
+                if self.spread and copies == u:
+                    self.spread.ask(self.nest.b, self.nest.b.sdiv(i, i64(u)))
                 return self._rows(c, [Index(self.down, r, i, r) for r in range(copies)], lanes, accs)
             return emit
 
