@@ -23,7 +23,6 @@ from .vector import fma, splat
 PREFETCH_FROM = 512 * 1024     # packs larger than this are streamed from beyond the second-level cache
 PREFETCH_AHEAD = 8 * 1024      # bytes
 BACK_AHEAD, BACK_MOST = 4 * 1024, 16 * 1024   # bytes ahead, and of a row, where steps go back in time
-FUSED = frozenset(("add", "sub", "mul"))
 CONSTANTS = frozenset(("literal", "iota", "training"))      # leaves that live in no buffer but one they are stored in
 
 
@@ -118,11 +117,8 @@ class Evaluator:
             return args[0]
         width = max((a.type.count for a in args if isinstance(a.type, ir.VectorType)), default=0)
         args = [splat(b, a, width) for a in args]
-        op = "mul" if node.op == "contract" else node.op
-        if self.phase.sweep and node.type.kind == "real" and op in FUSED:
-            return getattr(b, f"f{op}")(*args, flags=("contract",))     # a product and a sum may be rounded once
         if node.op == "contract":
-            return math.emit(b, op, *args)
+            return b.fmul(*args) if node.type.kind == "real" else math.emit(b, "mul", *args)
         if OPS[node.op].group != "pointwise":
             raise NotImplementedError(f"operation {node.op!r} on the llvm back end: use backend=\"interpreter\"")
         return math.emit(b, node.op, *args, to=self.real)
