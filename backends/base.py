@@ -26,10 +26,11 @@ class Executable(Protocol):
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool, into: Sequence[Tensor | None] | None = None,
+                 seed: int, training: bool, of_inputs: bool = True, into: Sequence[Tensor | None] | None = None,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """-> gradients of inputs, params and initial states; None where there is none
         (not real, or not trainable). Cotangents of values that are not real are None.
+        Without `of_inputs` nobody asks for gradients of inputs: None, or whatever there is.
         `into`: where gradients of inputs go, any strides (None: no matter)."""
         ...
 
@@ -39,7 +40,7 @@ class Executable(Protocol):
         ...
 
     # Optional:
-    # ready(keep): compile what `forward` (and `backward`, if keep) will need, whatever B and T
+    # ready(keep): compile what `forward` will need, whatever B and T
     # step(given, B, seed, training) -> results: one lean step; given: inputs [B, *shape], params, states in one
     #     list, results: outputs [B, *shape] and final states. With it comes
     # stepper(B) -> Stepper, or None where there is none for so many sequences

@@ -52,12 +52,12 @@ class Interpreter:
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool, into: Sequence[Tensor | None] | None = None,
+                 seed: int, training: bool, of_inputs: bool = True, into: Sequence[Tensor | None] | None = None,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
-        groups = (inputs, params, states)
+        groups, asked = (inputs, params, states), (of_inputs, True, True)
 
         def gradients() -> list[Tensor | None]:
-            leaves = [[_leaf(x) for x in group] for group in groups]
+            leaves = [[_leaf(x) for x in group] if wanted else list(group) for group, wanted in zip(groups, asked)]
             outputs, finals = self._run(*leaves, seed, training)
             ends = [(y, d.to(y.dtype)) for y, d in zip((*outputs, *finals), (*d_outputs, *d_finals))
                     if d is not None and y.requires_grad]
@@ -68,7 +68,8 @@ class Interpreter:
             return [torch.zeros_like(x) if d is None else d for x, d in zip(wanted, found)]
 
         found = iter(recording(gradients))
-        dx, dp, ds = ([self._own(next(found)) if x.is_floating_point() else None for x in group] for group in groups)
+        dx, dp, ds = ([self._own(next(found)) if wanted and x.is_floating_point() else None for x in group]
+                      for group, wanted in zip(groups, asked))
         dp = [d if p.trainable else None for d, p in zip(dp, self.cell.params)]
         return self._placed(dx, into), dp, ds
 

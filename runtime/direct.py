@@ -16,6 +16,7 @@ from . import recur
 from .plan import Plan
 from .ports import fail
 
+OPTIONS = 4         # arguments of `_Recur` before the tensors
 PLAIN = (Tensor, nn.Parameter)
 Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]      # inputs, params, states
 
@@ -102,7 +103,8 @@ class _Recur(torch.autograd.Function):
                 plan.key, *groups, tape, d_outputs, d_finals,
                 torch.tensor(ctx.seed) if recur.draws(plan.cell) else None, ctx.training)
         else:
-            found = recur.gradients(plan, groups, tape, d_outputs, d_finals, ctx.seed, ctx.training)
+            found = recur.gradients(plan, groups, tape, d_outputs, d_finals, ctx.seed, ctx.training,
+                                    of_inputs=any(ctx.needs_input_grad[OPTIONS:OPTIONS + ctx.counts[0]]))
         rest = iter(found)
         return (None, None, None, None,
                 *(next(rest) if real else None for reals in plan.reals for real in reals))

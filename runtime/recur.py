@@ -88,11 +88,12 @@ def _(key, inputs, params, states, tape, d_outputs, d_finals, seed, training):
 
 
 def gradients(plan: Plan, groups: Sequence[list[Tensor]], tape: list[Tensor], d_outputs: list[Tensor],
-              d_finals: list[Tensor], seed: int, training: bool) -> list[Tensor]:
-    """The work of `recur_backward`."""
+              d_finals: list[Tensor], seed: int, training: bool, of_inputs: bool = True) -> list[Tensor | None]:
+    """The work of `recur_backward`. Without `of_inputs`, inputs may have None."""
     try:
         found = plan.executable.backward(*groups, tape, _spread(d_outputs, _real(plan.output_meta)),
-                                         _spread(d_finals, _real(plan.state_meta)), seed=seed, training=training)
+                                         _spread(d_finals, _real(plan.state_meta)), seed=seed, training=training,
+                                         of_inputs=of_inputs)
     except NotImplementedError as missing:
         refuse(plan, missing)
     return [d for group, reals in zip(found, plan.reals) for d, real in zip(group, reals) if real]

@@ -81,6 +81,15 @@ class LlvmExecutable:
         return Launch(self._backward, self.dtype, self.tile)
 
     @cached_property
+    def lean(self) -> Launch:
+        """`back` without the gradients of inputs."""
+        a = self.lowered.adjoint
+        if not a.backward.outputs:
+            return self.back
+        return Launch(backward_kernel(a.forward, a.lean, "backward_lean", recompute=self.recompute), self.dtype,
+                      self.tile)
+
+    @cached_property
     def _forward(self) -> Kernel:
         return forward_kernel(self.cell, "forward")
 
@@ -114,7 +123,7 @@ class LlvmExecutable:
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool, into: Sequence[Tensor | None] | None = None,
+                 seed: int, training: bool, of_inputs: bool = True, into: Sequence[Tensor | None] | None = None,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         B, T = _batch(inputs, states)
         a, cell = self.lowered.adjoint, self.cell
@@ -123,11 +132,10 @@ class LlvmExecutable:
         d_states = {f"d.{s.name}": d for s, d in zip(cell.states, d_finals)}
         given = dict(zip((f"d.{p.name}" for p in cell.inputs), into or ()))
         grads = {o.name: given[o.name] if given.get(o.name) is not None else self._empty(nodes[o.value].type, B, T)
-                 for o in a.backward.outputs}
+                 for o in a.backward.outputs if of_inputs}
         finals = {s.name: self._empty(s.type, B) for s in a.backward.states}
-        block, blocks = 1, 1
-        if B and T:
-            block, blocks, _ = self.back.geometry(B, T)
+        run = self.back if of_inputs else self.lean         # made here, whatever B and T
+        blocks = run.geometry(B, T)[1] if B and T else 1
         sums = {o.name: empty(blocks, *nodes[o.value].type.sizes, dtype=self.dtype).zero_() for o in a.backward.sums}
         if B and T:
             tensors = self._tensors(inputs, params, states)
@@ -141,7 +149,7 @@ class LlvmExecutable:
                 [f"in.{o.name}" for o in a.forward.outputs[len(cell.outputs):]]
             tensors |= dict(zip(names, (x.transpose(0, 1) for x in tape)))
             tensors |= {f"out.{k}": x for k, x in grads.items()} | {f"sum.{k}": x for k, x in sums.items()}
-            self.back(B, T, tensors, seed=seed, training=training)
+            run(B, T, tensors, seed=seed, training=training)
         else:
             for s in a.backward.states:
                 d = d_states[s.name]
@@ -205,8 +213,8 @@ class LlvmExecutable:
         return {}
 
     def ready(self, keep: bool) -> None:
-        """Compile what `forward` and, if `keep`, `backward` will need, whatever the lengths."""
-        _ = (self.keep, self.back) if keep else self._both
+        """Compile what `forward` will need, whatever the lengths."""
+        _ = self.keep if keep else self._both
 
     # -- for people -----------------------------------------------------------
     def explain(self, B: int | None = None, T: int | None = None) -> str:

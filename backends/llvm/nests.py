@@ -25,7 +25,7 @@ class PhaseEmitter(Evaluator):
         self.phase = p
         # what this phase computes itself; a sum reads whatever has a buffer
         self.own = set() if p.rows == "sum" else (
-            {n for g in p.groups for n in g.nodes} | {s.node for s in p.stores})
+            {n for g in p.groups for n in g.nodes} | p.written(self.part.reads))
         if p.call:
             self._call(p)
             return

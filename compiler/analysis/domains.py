@@ -4,7 +4,7 @@
     pre      inputs only: ahead of the steps, a tile of time at once
     step     what a state's next needs, and what is cheap and reads states
     post     reads states, but no state's next needs it, and it contains a product
-             with a parameter or is a sum over time: a tile of time at once, later
+             with a parameter or is for a sum over time: a tile of time at once, later
 
 In an adjoint cell the gradient of an input (W^T da) and the sums are post.
 """
@@ -38,9 +38,9 @@ def domains(cell: Cell) -> dict[str, str]:
         elif n.name in pre:
             out[n.name] = "pre"
         else:
-            late = n.name not in needed and (
-                n.name not in unsummed or any(out[a] == "post" for a in n.args) or has_weights(n, nodes))
-            out[n.name] = "post" if late else "step"
+            after = any(out[a] == "post" for a in n.args) or has_weights(n, nodes)
+            summed = n.name not in unsummed and n.op not in ("concat", "stack")      # their pieces are in registers
+            out[n.name] = "post" if n.name not in needed and (after or summed) else "step"
     return out
 
 

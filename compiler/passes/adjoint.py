@@ -48,6 +48,13 @@ class Adjoint:
                 if f"prev.{s.name}" in self.kept and s.next in by_value}
 
     @property
+    def lean(self) -> Cell:
+        """`backward` without the gradients of inputs, and what only they need."""
+        cell = Dce()(replace(self.backward, outputs=()))
+        read = {n.attr("name") for n in cell.body if n.op == "input"}
+        return replace(cell, inputs=tuple(p for p in cell.inputs if p.name in read))
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """Names of the outputs that `forward` has beyond the cell's own."""
         own = {f"d.{o.name}" for o in self.forward.outputs}

@@ -28,7 +28,7 @@ def read_points(p: Phase, nodes: dict[str, Node], reads: dict[str, str], names: 
     """Indices at which the phase reads any of `names`."""
     found: list[tuple] = []
     grouped = {n for g in p.groups for n in g.nodes}
-    own = {s.node for s in p.stores}
+    own = p.written(reads)
     seen: set[tuple[str, tuple]] = set()
 
     def here(name: str) -> tuple:

@@ -13,6 +13,7 @@ Appear here: loops, lanes, blocks, buffers. Gone: concat, stack, pad, place
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...ir.cell import Node
@@ -106,6 +107,14 @@ class Phase:
     weights: bool = False                     # a product with a parameter: rows innermost
     call: str | None = None                   # a node computed as a whole, per row and leading axes (views.CALLS)
     sweep: bool = False
+
+    def written(self, reads: Mapping[str, str]) -> set[str]:
+        """Values that are computed here to be stored. Not those that `reads` finds in a buffer of another phase: here
+        they are copied from there."""
+        places: dict[str | None, set[str]] = {}
+        for s in self.stores:
+            places.setdefault(s.node, set()).add(s.buffer)
+        return {n for n, at in places.items() if n is not None and reads.get(n, next(iter(at))) in at}
 
     def along(self, dims: tuple[Dim, ...]) -> tuple[str, ...]:
         """Loop variables of the axes of a value computed here that has these dimensions."""

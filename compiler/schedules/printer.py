@@ -66,7 +66,7 @@ def _phase(p: Phase, run: Run, part: Part) -> list[str]:
     lines = [f"{what} {rows} [{_dims(p.shape)}] ({', '.join(how)}):"]
     own = {n for g in p.groups for n in g.nodes}
     if p.rows == "map":                         # a sum reads what has a buffer
-        own |= {s.node for s in p.stores}
+        own |= p.written(part.reads)
     seen: set[str] = set()
     for g in p.groups:
         lines.append(f"  reduce [{_dims(g.dims)}]:")

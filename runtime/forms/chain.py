@@ -92,7 +92,8 @@ class Chain:
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+                 seed: int, training: bool, of_inputs: bool = True,
+                 ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """See `backends.base.Executable`."""
         xs, ps, ss = self._named(inputs, params, states)
         B, T = inputs[0].shape[:2]
@@ -111,7 +112,8 @@ class Chain:
                 part.turn([xs[p.name] for p in c.inputs]), [ps[p.name] for p in c.params],
                 [ss[s.name] for s in c.states], tape[begin:end],
                 part.turn([dx.get(o.name) if o.name in self.handed else dy[o.name] for o in c.outputs]),
-                [d_ends[s.name] for s in c.states], seed=seed, training=training)
+                [d_ends[s.name] for s in c.states], seed=seed, training=training,
+                of_inputs=of_inputs or any(p.name in self.handed for p in c.inputs))
             _add(dx, c.inputs, part.turn(some[0]))
             _add(dp, c.params, some[1])
             ds |= zip((s.name for s in c.states), some[2])

@@ -71,22 +71,22 @@ class Chunked:
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool, into: Sequence[Tensor | None] | None = None,
+                 seed: int, training: bool, of_inputs: bool = True, into: Sequence[Tensor | None] | None = None,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """See `backends.base.Executable`."""
+        options = dict(seed=seed, training=training, of_inputs=of_inputs)
         B, T = self._sizes(inputs, states)
         n = len(self.chunks.tape_meta(B, T // self.size))
         m = len(tape) - len(states)
         given = into or [None] * len(inputs)
-        grads = [None if p.type.kind != "real" else self._empty(p.type, B, T) if to is None else to
+        grads = [None if p.type.kind != "real" or not of_inputs else self._empty(p.type, B, T) if to is None else to
                  for p, to in zip(self.cell.inputs, given)]
         head, tail = self._cut(inputs, self.ins)
         d_head, d_tail = self._cut(d_outputs, self.outs)
         to_head, to_tail = self._cut(grads, self.ins)
-        _, dp, ds = self.rest.backward(tail, params, tape[m:], tape[n:m], d_tail, d_finals, seed=seed,
-                                       training=training, into=to_tail)
-        _, ep, es = self.chunks.backward(head, params, states, tape[:n], d_head, ds, seed=seed, training=training,
-                                         into=to_head)
+        _, dp, ds = self.rest.backward(tail, params, tape[m:], tape[n:m], d_tail, d_finals, **options,
+                                       into=to_tail)
+        _, ep, es = self.chunks.backward(head, params, states, tape[:n], d_head, ds, **options, into=to_head)
         return grads, [_sum(p, q) for p, q in zip(dp, ep)], es
 
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:

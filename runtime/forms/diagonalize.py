@@ -185,11 +185,13 @@ class Diagonalized:
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+                 seed: int, training: bool, of_inputs: bool = True,
+                 ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """See `backends.base.Executable`."""
         bases, given = self._all(params)
         dx, dp, ds = self.inner.backward(inputs, given, self._into("", bases, states), tape, d_outputs,
-                                         self._into("d.", bases, d_finals), seed=seed, training=training)
+                                         self._into("d.", bases, d_finals), seed=seed, training=training,
+                                         of_inputs=of_inputs)
         return dx, dp[:len(params)], self._out("d.", bases, ds)
 
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:

@@ -52,10 +52,11 @@ class Hoisted:
         return self.inner.forward(inputs, self._params(params), states, seed=seed, training=training, keep=keep,
                                   into=into)
 
-    def backward(self, inputs, params, states, tape, d_outputs, d_finals, *, seed, training, into=None):
+    def backward(self, inputs, params, states, tape, d_outputs, d_finals, *, seed, training, of_inputs=True,
+                 into=None):
         """See `backends.base.Executable`."""
         dx, dp, ds = self.inner.backward(inputs, self._params(params), states, tape, d_outputs, d_finals, seed=seed,
-                                         training=training, into=into)
+                                         training=training, of_inputs=of_inputs, into=into)
         found = dict(zip(self.wanted, dp))
         given = {p.name: x for p, x in zip(self.cell.params, params)}
         total = {p.name: found.get(p.name) for p in self.cell.params}

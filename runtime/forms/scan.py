@@ -173,9 +173,10 @@ class Scanned:
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+                 seed: int, training: bool, of_inputs: bool = True,
+                 ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """See `backends.base.Executable`."""
-        options = dict(seed=seed, training=training)
+        options = dict(seed=seed, training=training, of_inputs=of_inputs)
         B, k, P = len(inputs[0]), len(states), self.segments
         n = len(tape) // 2 - k
         main, rest, starts, between = tape[:n], tape[n:2 * n], tape[2 * n:2 * n + k], tape[2 * n + k:]

@@ -48,12 +48,13 @@ class Torched(ABC):
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool, into: Sequence[Tensor | None] | None = None,
+                 seed: int, training: bool, of_inputs: bool = True, into: Sequence[Tensor | None] | None = None,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """See `backends.base.Executable`."""
         groups = inputs, params, states
-        wanted = [x.is_floating_point() and getattr(p, "trainable", True)
-                  for xs, ports in zip(groups, self._ports()) for x, p in zip(xs, ports)]
+        asked = of_inputs, True, True
+        wanted = [ask and x.is_floating_point() and getattr(p, "trainable", True)
+                  for xs, ports, ask in zip(groups, self._ports(), asked) for x, p in zip(xs, ports)]
         found = iter(recording(lambda: self._gradients(groups, wanted, [*d_outputs, *d_finals], training)))
         flags = iter(wanted)
         dx, dp, ds = ([next(found) if next(flags) else None for _ in xs] for xs in groups)
