@@ -12,6 +12,7 @@ from .expr import binary
 from .numbers import number
 from .values import Num, Val, Value, show
 
+
 def draw(c: Call) -> Value:
     """`~ uniform(a, b)`, `normal(mean, sd)`, `bernoulli(p)`, `orthogonal(gain)`; only inside `~`."""
     if c.cx.drawing is None:
