@@ -4,8 +4,8 @@ They run in buckets of similar lengths, each padded to its longest. A bucket tak
 first, while its slack is at most a quarter of what it holds and 256 steps more: so work and memory stay proportional
 to `total` however uneven the lengths, all sequences of a bucket share each read of the weights, and the states of
 every sequence end in rows of their own. (Restarts within one long row would need the states at all ends as outputs of
-every step, and would leave a dense cell one sequence at a time.) One gather fills all buckets, its inverse empties
-them.
+every step, and would leave a dense cell one sequence at a time.) Steps are copied once into their buckets and once
+out of them; sequences of one length are copied nowhere.
 
 `ostinato::packed` is the whole as one operator, for traced graphs, where lengths are not known.
 """
@@ -27,41 +27,67 @@ SHARE, FREE = 4, 256        # slack of a bucket: a share of its steps, and what 
 Call = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 
 
-class Move(torch.autograd.Function):
-    """Rows of x in another order. `there`: the row that each row of the result is; `back`: where each row of x went.
-    A row that several others repeat gets the gradient of the one that `back` names."""
+class Spread(torch.autograd.Function):
+    """Rows x [n, ...] to one tensor for each of `there` (the rows of its places), which may repeat rows. `back` says
+    where the gradient of each place goes: to its row, or with n nowhere. The adjoint is `Gathered`."""
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-        return x.index_select(0, there)
+    def forward(x: Tensor, n: int, there: tuple[Tensor, ...], back: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple([x.index_select(0, rows) for rows in there])
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(inputs[2])
+        _, ctx.n, ctx.there, ctx.back = inputs
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, *ds: Tensor | None):
+        like = next((d for d in ds if d is not None), None)
+        if like is None:
+            return None, None, None, None
+        ds = [like.new_zeros(len(rows), *like.shape[1:]) if d is None else d for d, rows in zip(ds, ctx.there)]
+        return Gathered.apply(ctx.n, ctx.there, ctx.back, *ds), None, None, None
+
+
+class Gathered(torch.autograd.Function):
+    """The rows [n, ...] that places of several tensors hold: the adjoint of `Spread`."""
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(n: int, there: tuple[Tensor, ...], back: tuple[Tensor, ...], *ys: Tensor) -> Tensor:
+        x = ys[0].new_empty(n + 1, *ys[0].shape[1:])
+        for rows, y in zip(back, ys):
+            x.index_copy_(0, rows, y)
+        return x[:n]
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.n, ctx.there, ctx.back, *_ = inputs
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, d: Tensor | None):
-        return None if d is None else d.index_select(0, *ctx.saved_tensors), None, None
+        ds = [None] * len(ctx.there) if d is None else Spread.apply(d, ctx.n, ctx.there, ctx.back)
+        return None, None, None, *ds
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`there` [padded]: the step of the packed form that lies at each padded place; `back` [total]: the place of each
-    step; `rows` [n]: the sequences in the order of the buckets; `buckets`: (sequences, longest) of each;
-    `valid` [padded]: false where a place is slack."""
+    """Of each bucket: `sizes`, (sequences, longest); `there`, the step that lies at each place; `back`, the step
+    that each place stands for (where it is slack: the number of steps); `rows`, its sequences; `valid`, false where a
+    place is slack."""
 
-    there: Tensor
-    back: Tensor
-    rows: Tensor
-    buckets: tuple[tuple[int, int], ...]
-    valid: Tensor
+    sizes: tuple[tuple[int, int], ...]
+    there: tuple[Tensor, ...]
+    back: tuple[Tensor, ...]
+    rows: tuple[Tensor, ...]
+    valid: tuple[Tensor, ...]
 
     @property
     def straight(self) -> bool:
         """Everything is where it should be: sequences of one length."""
-        return len(self.there) == len(self.back) and torch.equal(self.back, torch.arange(len(self.back)).to(self.back))
+        return len(self.sizes) == 1 and torch.equal(self.back[0], torch.arange(len(self.back[0])).to(self.back[0]))
 
 
 def layout(cu_seqlens: Tensor, total: int, reverse: bool, together: bool) -> Layout:
@@ -69,24 +95,20 @@ def layout(cu_seqlens: Tensor, total: int, reverse: bool, together: bool) -> Lay
     starts, lengths = cu_seqlens[:-1], cu_seqlens.diff()
     n = len(lengths)
     if together:
-        order, buckets = torch.arange(n, device=lengths.device), ((n, int(lengths.max()) if n else 0),)
+        order, sizes = torch.arange(n, device=lengths.device), ((n, int(lengths.max()) if n else 0),)
     else:
         order = lengths.argsort(descending=True, stable=True)
-        buckets = _buckets(lengths[order].tolist())
-    there, valid, first = [], [], 0
-    for count, longest in buckets:
+        sizes = _buckets(lengths[order].tolist())
+    found, first = [], 0
+    for count, longest in sizes:
         rows = order[first:first + count]
         first += count
         begin, size = starts[rows, None], lengths[rows, None]
         at = torch.arange(longest, device=rows.device)
-        within = torch.minimum(at, size - 1)
-        step = begin + (size - 1 - within if reverse else within)
-        there.append(step.clamp(0, max(total - 1, 0)).flatten())
-        valid.append((at < size).flatten())
-    there, valid = torch.cat(there), torch.cat(valid)
-    back = torch.empty(total, dtype=torch.int64, device=there.device)
-    back[there[valid]] = valid.nonzero()[:, 0]
-    return Layout(there, back, order, buckets, valid)
+        valid, within = at < size, torch.minimum(at, size - 1)
+        step = (begin + (size - 1 - within if reverse else within)).clamp(0, max(total - 1, 0))
+        found.append((step.flatten(), torch.where(valid, step, total).flatten(), rows, valid))
+    return Layout(sizes, *zip(*found))
 
 
 def _buckets(lengths: list[int]) -> tuple[tuple[int, int], ...]:
@@ -123,26 +145,22 @@ def run(call: Call, xs: Sequence[Tensor], states: Sequence[Tensor], n_out: int, 
     total = xs[0].shape[1]
     check(cu_seqlens, total)
     place = layout(cu_seqlens.to(torch.int64), total, reverse, together)
-    undone = place.rows.argsort()
-    move = _stay if place.straight else Move.apply
-    moved = [move(x[0], place.there, place.back) for x in xs]
-    sorted_states = [move(s, place.rows, undone) for s in states]
-    steps, sequences = [a * b for a, b in place.buckets], [a for a, _ in place.buckets]
-    padded = zip(*([x.view(*bucket, *x.shape[1:]) for bucket, x in zip(place.buckets, x.split(steps))]
-                   for x in (*moved, place.valid)))
-    starts = zip(*(s.split(sequences) for s in sorted_states)) if states else iter([()] * len(steps))
-    found = list(zip(*(call(list(some), list(first)) for some, first in zip(padded, starts))))
-    outputs = (_joined([y.flatten(0, 1) for y in ys]) for ys in found[:n_out])
-    return [*(move(y, place.back, place.there).unsqueeze(0) for y in outputs),
-            *(move(_joined(ss), undone, place.rows) for ss in found[n_out:])]
+    n = len(cu_seqlens) - 1
 
+    def spread(x: Tensor) -> Sequence[Tensor]:
+        x = x.squeeze(0)
+        found = [x] if place.straight else Spread.apply(x, total, place.there, place.back)
+        return [y.view(*size, *x.shape[1:]) for size, y in zip(place.sizes, found)]
 
-def _stay(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-    return x
+    def joined(ys: Sequence[Tensor]) -> Tensor:
+        ys = [y.flatten(0, 1) for y in ys]
+        return (ys[0] if place.straight else Gathered.apply(total, place.there, place.back, *ys)).unsqueeze(0)
 
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    padded = list(zip(*(spread(x) for x in xs), place.valid))
+    starts = list(zip(*([s] if place.straight else Spread.apply(s, n, place.rows, place.rows) for s in states)))
+    found = list(zip(*(call(list(some), list(first)) for some, first in zip(padded, starts or [()] * len(padded)))))
+    finals = (ends[0] if place.straight else Gathered.apply(n, place.rows, place.rows, *ends) for ends in found[n_out:])
+    return [*(joined(ys) for ys in found[:n_out]), *finals]
 
 
 def _eager(key: str, groups: direct.Lists, cu_seqlens: Tensor, seed: int, training: bool, reverse: bool,
