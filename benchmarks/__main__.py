@@ -12,7 +12,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 @click.command()
-@click.option("--only", help="Groups (the names of the files in results, step, memory, latency) or cells, "
+@click.option("--only", help="Groups (the names of the files in results, step, memory, latency, segments) or cells, "
               "separated by commas; a group's file then holds those rows only.")
 @click.option("--quick", is_flag=True, help="One shape per cell or kind, less time for each.")
 @click.option("--full", is_flag=True, help="Every shape (ten minutes and more); otherwise about half of them.")

@@ -20,8 +20,8 @@ def page(found: dict[str, dict]) -> str:
         here, rows = file["machine"], file["rows"]
         parts.append(f"## {name}\n\n{here['cpu']}, {here['threads']} thread(s), torch {here['torch']}; products "
                      f"{here['gemm_gflops']:.0f} GFLOP/s, copies {here['copy_gbytes_per_s']:.0f} GB/s.\n")
-        tables = {"step": _steps, "memory": _memory, "latency": _latency, "schedules": _schedules,
-                  "chunks": _chunks}
+        tables = {"step": _steps, "memory": _memory, "latency": _latency, "segments": _segments,
+                  "schedules": _schedules, "chunks": _chunks}
         parts.append(tables.get(name, _workloads)(rows))
     return "\n".join(parts)
 
@@ -30,6 +30,13 @@ def _schedules(rows: list[dict]) -> str:
     lines = [[r["cell"], str(r["T"]), ", ".join(f"{k} {v['median']:.2f}" for k, v in r["times"].items()), r["chosen"],
               f"{r['over_best']:.2f}"] for r in rows]
     return _table(["cell", "T", "ms, forward and backward", "auto takes", "of the best"], lines)
+
+
+def _segments(rows: list[dict]) -> str:
+    who = list(rows[0]["ratio"]) if rows else []
+    return _table(["forward and backward, over one piece", "B", "T", *who],
+                  [[f"{r['cell']}, {r['schedule']}", str(r["B"]), str(r["T"]), *(_range(r["ratio"][k]) for k in who)]
+                   for r in rows])
 
 
 def _chunks(rows: list[dict]) -> str:

@@ -22,12 +22,13 @@ from .memory import memory_rows
 from .plot import plot_growth, plot_ratios
 from .row import KINDS, measure
 from .schedules import plot_schedules, schedule_rows
+from .segments import segment_rows
 from .step_mode import step_row
 from .workloads import WORKLOADS, ZOO, Workload
 
 console = Console()
 LABELS = {"forward": "forward", "both": "fwd+bwd"}
-OTHERS = ("step", "memory", "latency", "schedules", "chunks")     # groups whose rows have their own form
+OTHERS = ("step", "memory", "latency", "segments", "schedules", "chunks")     # groups whose rows have their own form
 GROUPS = (*dict.fromkeys(w.group for w in WORKLOADS), *OTHERS)
 LATENCY = [("lstm", {"I": 128, "H": 128}), ("gru", {"I": 128, "H": 128}), ("slstm", {"I": 128, "H": 32, "N": 4}),
            ("lem", {"I": 128, "H": 128}), ("lstm_layernorm", {"I": 128, "H": 128}), ("ltc", {"I": 64, "H": 64}),
@@ -83,6 +84,12 @@ def run(chosen: set[str], *, quick: bool, full: bool, threads: int, budget: floa
         latency = latency_rows([(n, d) for n, d in LATENCY if not quick or n == "lstm"])
         write("latency", latency)
         console.print(latency_table(latency))
+    if not chosen or "segments" in chosen:
+        segments = segment_rows(quick, budget)
+        write("segments", segments)
+        for r in segments:
+            console.print(r["cell"], f"{r['ms']['median']:.1f} ms;", ", ".join(
+                f"{k} {v['median']:.2f}x" for k, v in r["ratio"].items()), highlight=False)
     if full and not chosen or "schedules" in chosen:
         schedules = schedule_rows(quick, budget)
         write("schedules", schedules)

@@ -8,7 +8,7 @@ import ostinato
 import pytest
 import torch
 
-from benchmarks import peers
+from benchmarks import peers, segments
 from benchmarks.case import Case, Variant, ours
 from benchmarks.cells import PEERS
 from benchmarks.check import Disagreement, Reference
@@ -17,6 +17,7 @@ from benchmarks.chunkwise import CHUNK, FORMS
 from benchmarks.data import inputs
 from benchmarks.floors import floor_bytes, product_flops
 from benchmarks.libraries import pandas_ewm, scipy_lfilter
+from benchmarks.markdown import page
 from benchmarks.measure import geometric_mean, ratios, summary
 from benchmarks.workloads import WORKLOADS, ZOO, Workload
 
@@ -121,3 +122,12 @@ def test_summaries():
     s = summary([1.0, 2.0, 3.0, 4.0, 5.0])
     assert s["median"] == 3.0 and s["p10"] < s["median"] < s["p90"]
     assert ratios([2.0, 6.0, 4.0], [1.0, 2.0, 4.0])["median"] == 2.0
+
+
+def test_rows_of_segments(monkeypatch):
+    """Every way of saying where sequences end, over the same steps."""
+    monkeypatch.setattr(segments, "SHAPES", (("mingru_gates", 2, 40, {"D": 3}),))
+    row, = segments.segment_rows(False, 0.0)
+    assert list(row["ratio"]) == ["reset", "lengths", "packed, one length", "packed, random"]
+    assert "| mingru_gates, sequential | 2 | 40 |" in page({"segments": {"machine": dict(
+        cpu="", threads=1, torch="", gemm_gflops=1, copy_gbytes_per_s=1), "rows": [row]}})
