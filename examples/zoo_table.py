@@ -9,7 +9,7 @@ import torch
 from ostinato.runtime import zoo
 from ostinato.runtime.files import declared_sizes
 from ostinato.runtime.sources import elaborate
-from ostinato.runtime.verify import FEW, TOLERANCE
+from ostinato.runtime.verify import FEW, NEARBY, TOLERANCE
 
 ZOO = Path(__file__).parent / "zoo"
 HEAD = """# The zoo
@@ -28,8 +28,9 @@ The largest difference of any output and final state (forward) and of any gradie
 interpreter, relative to the largest value, at the small sizes that each file names. In float32 the errors that the
 interpreter itself has in float32 at the same inputs stand in parentheses: what a cell amplifies (`kalman`, `moneta`) is
 no fault of its kernels. A row agrees where its errors are at most {TOLERANCE[torch.float64]:.0e} in float64, in
-float32 {TOLERANCE[torch.float32]:.0e} or {FEW:.0f} times those of the interpreter, whichever is larger. Other sizes,
-lengths and chunks: `tests/runtime/test_forms_agree.py`.
+float32 {TOLERANCE[torch.float32]:.0e} or {FEW:.0f} times those of the interpreter (if need be the worst of {1 + NEARBY}
+runs at inputs a rounding apart), whichever is larger. Other sizes, lengths and chunks:
+`tests/runtime/test_forms_agree.py`.
 """
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from agreement import ZOO
 from ostinato import compile
 from ostinato.backends.interpreter import Interpreter
 from ostinato.frontend.diagnostics import OstinatoError
@@ -9,6 +10,7 @@ from ostinato.ir.cell import Input
 from ostinato.ir.types import INT, Dim, Type
 from ostinato.runtime.bench import bench_layer
 from ostinato.runtime.eager import PLAIN, EagerLoop
+from ostinato.runtime.files import declared_sizes
 from ostinato.runtime.layer import Layer
 from ostinato.runtime.ports import fail
 from ostinato.runtime.sample import bounds, sample, sample_inputs
@@ -90,6 +92,30 @@ def test_what_a_cell_amplifies_is_no_fault_of_its_kernels():
                            tolerance=2e-4)[0][0].ok
     row, = verify_cell(cell, schedules=("sequential",), dtypes=(torch.float64,))[0]
     assert row.ok and row.rounding == (0.0, 0.0)
+
+
+def kalman():
+    path = ZOO / "kalman.ost"
+    return elaborate(path, None, declared_sizes(path.read_text())).cell
+
+
+@pytest.mark.parametrize("seed", [5, 34])
+def test_a_lucky_run_is_no_measure(seed):
+    """The interpreter's own float32 run of these filters is ten times better than those at inputs a rounding away."""
+    row, = verify_cell(kalman(), schedules=("sequential",), dtypes=(torch.float32,), seed=seed)[0]
+    assert row.ok and row.backward > 2e-4
+
+
+def test_runs_nearby_excuse_no_wrong_kernel(monkeypatch):
+    right = Layer.forward
+
+    def wrong(*arguments, **named):
+        y, state = right(*arguments, **named)
+        return y._replace(x=1.01 * y.x), state
+
+    monkeypatch.setattr(Layer, "forward", wrong)
+    row, = verify_cell(kalman(), schedules=("sequential",), dtypes=(torch.float32,), seed=24)[0]
+    assert not row.ok
 
 
 def test_unknown_back_ends_are_explained():
