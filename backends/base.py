@@ -44,6 +44,8 @@ class Executable(Protocol):
     # step(given, B, seed, training) -> results: one lean step; given: inputs [B, *shape], params, states in one
     #     list, results: outputs [B, *shape] and final states. With it comes
     # stepper(B) -> Stepper, or None where there is none for so many sequences
+    # recorded(inputs, params, states, seed, training) -> results: outputs and final states made of torch's operations,
+    #     for second derivatives and torch.func
     # explain(B | None, T | None) -> str: lines for people
     # ir(stage) -> str | None: text of the stages "schedule", "llvm", "asm"
 
