@@ -41,6 +41,7 @@ class Launch:
         self.bytes = [(b.numel * nbytes[b.kind], b.space) for b in self.kernel.scratch]
         phases = [p for r in self.kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
         self.shares = any(p.weights for p in phases)                # rows share weights
+        self.rows = max((p.unroll for p in phases if p.block == "rows" and p.domain == "tile"), default=1)
         self.sums = sum(p.numel for p in self.kernel.ports if p.space == "sum")
         self.laid = lru_cache(maxsize=SIZES)(self._laid)
         self.packs, self.pack_bytes = [], 0     # where each is, and its stride per head
@@ -74,6 +75,8 @@ class Launch:
             per_step = max(1, sum(n for n, space in self.bytes if space in PER_STEP)) * block
             least = -(-SUM_ROWS // block) if self.sums >= BIG_SUMS else 8 if self.shares else 1
             tile = max(least, min(256, TILE_BYTES // per_step))
+            if tile > self.rows:
+                tile -= tile % self.rows
         return block, -(-B // block), max(1, min(tile, T) if self.tile is None else tile)
 
     def chunks(self, items: int, n: int) -> tuple[int, int]:

@@ -84,6 +84,15 @@ class SumPlanner:
             return False
         return sum(not self._at_hand(a) and self.nodes[a].op not in STRUCTURE for a in set(node.args)) <= 1
 
+    def _work(self, name: str) -> int:
+        """Pointwise operations between a value and what is in memory."""
+        seen, todo = set(), [name]
+        while todo:
+            if (n := todo.pop()) not in seen and not self._at_hand(n):
+                seen.add(n)
+                todo += self.nodes[n].args
+        return sum(OPS[self.nodes[n].op].group == "pointwise" for n in seen)
+
     def _at_hand(self, name: str) -> bool:
         return not self.nodes[name].args or any(
             name in known for known in (self.leaves, self.after.reads, self.after.targets, self.steps.targets))
@@ -109,7 +118,10 @@ class SumPlanner:
             if name not in self.after.targets:
                 self.after.store(name, self.tile(name))
         elif not self.cross(name, True):
-            self._operands(node, False)
+            if not once and self.part[name] == "pre" and self._work(name) > 1:
+                self.after.store(name, self.tile(name))     # a product would compute it again for every block of rows
+            else:
+                self._operands(node, False)
 
     def _operands(self, node: Node, in_steps: bool, once: bool = False) -> None:
         """See to it that `node` can be computed inline."""
