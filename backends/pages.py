@@ -22,7 +22,8 @@ from torch import Tensor
 
 LARGE = 1 << 20                # bytes from which a result comes from the pool
 STEPS = 8                      # block sizes between a power of two and the next
-PAGE, HUGEPAGE = 4096, 14      # MADV_HUGEPAGE
+PAGE, HUGE, HUGEPAGE = 4096, 1 << 21, 14      # bytes of a page, of a huge one; MADV_HUGEPAGE
+BROAD = 1 << 18                # bytes from which a workspace is worth a huge page
 KEPT = 1 << 23                 # bytes that a thread keeps as its workspace, at most
 
 _own = threading.local()
@@ -50,8 +51,20 @@ def workspace(nbytes: int) -> Tensor:
         return empty(nbytes, dtype=torch.uint8)
     held = getattr(_own, "memory", None)
     if held is None or held.nbytes < nbytes:
-        held = _own.memory = torch.empty(1 << (nbytes - 1).bit_length(), dtype=torch.uint8)
+        size = 1 << (nbytes - 1).bit_length()
+        held = _own.memory = torch.empty(size, dtype=torch.uint8) if size < BROAD else _in_huge_pages(size)
     return held
+
+
+def _in_huge_pages(size: int) -> Tensor:
+    """Where the system has them: then it is not chance which lines of a tile share a set of a cache, and no line's
+    address has to be looked up."""
+    whole = -(-size // HUGE) * HUGE
+    block = torch.empty(whole + HUGE, dtype=torch.uint8)
+    start = -block.data_ptr() % HUGE
+    if (advise := _madvise()) is not None:
+        advise(block.data_ptr() + start, whole, HUGEPAGE)
+    return block[start:start + size]
 
 
 def free_memory() -> int:
