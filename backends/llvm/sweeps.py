@@ -17,7 +17,7 @@ from .ahead import Ahead, Spread, prefetch
 from .loops import i64
 from .memory import Index, horizontal
 from .nests import PhaseEmitter
-from .vector import totals
+from .vector import weave, woven
 
 
 class SweepEmitter(PhaseEmitter):
@@ -110,7 +110,8 @@ class SweepEmitter(PhaseEmitter):
     def _rows(self, c, rows: list[Index], lanes: list[Index], accs: list[ir.Value]) -> list[ir.Value]:
         """All points of some rows of the block; the new sums over rows."""
         accs, slots, first = list(accs), len(lanes[:2]), len(self.columns) * len(lanes)
-        sums = {n: [] for n in self.along}
+        width, sums = lanes[0].width, {n: [] for n in self.along}
+        together = len(rows) > 1 and width >= len(rows) and width & (width - 1) == 0
         for row in rows:
             across = {n: self._start(n, lanes[0].width) for n in self.along}
             for k, ix in enumerate(lanes):
@@ -127,24 +128,17 @@ class SweepEmitter(PhaseEmitter):
                 for s, value in values:
                     self._put(s, point, value)
             for n in self.along:
-                sums[n].append(across[n])
-        for n in self.along:
-            self._finish(n, c, rows, sums[n])
-        return accs
-
-    def _finish(self, n: str, c, rows: list[Index], sums: list[ir.Value]) -> None:
-        """Sums along the lanes of some rows: their lanes added up, several rows at once where that is possible."""
-        def combine(b, x, y):
-            return self._combine(n, x, y)
-
-        lanes, u = sums[0].type.count, len(rows)
-        if u > 1 and lanes >= u and lanes & (lanes - 1) == 0:
+                if together:
+                    weave(self.nest.b, sums[n], across[n])
+                else:
+                    self._sum(n, {**c, self.down: row}, horizontal(
+                        self.nest.b, across[n], lambda b, x, y, n=n: self._combine(n, x, y)))
+        if together:                            # the rows lie in the lanes
             first = rows[0]
-            together = Index(first.var, first.copy, first.base, first.offset, u)
-            self._sum(n, {**c, self.down: together}, totals(self.nest.b, sums))
-            return
-        for row, x in zip(rows, sums):
-            self._sum(n, {**c, self.down: row}, horizontal(self.nest.b, x, combine))
+            here = {**c, self.down: Index(first.var, first.copy, first.base, first.offset, len(rows))}
+            for n in self.along:
+                self._sum(n, here, woven(self.nest.b, sums[n]))
+        return accs
 
     # -- small parts -------------------------------------------------------
     def _index(self, dims, point) -> tuple[Index, ...]:

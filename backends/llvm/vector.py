@@ -92,15 +92,31 @@ def fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
 
 def totals(b: ir.IRBuilder, xs: list[ir.Value]) -> ir.Value:
     """A vector whose lane r is the sum over the lanes of xs[r]; their number and their lanes are powers of two, and
-    there are no more of them than lanes. Neighbours are woven together, a blend and a shuffle of close lanes for each
-    pair, until one is left of which lane l is part of the sum number l % len(xs); then its halves are added."""
-    n, rows, step = xs[0].type.count, len(xs), 1
-    while step < rows:                          # lanes with the bit `step` are the second one's
-        pairs = [[n * ((lane & step) > 0) + at for lane, at in enumerate(order)]
-                 for order in (range(n), (lane ^ step for lane in range(n)))]
-        xs = [b.fadd(*(_shuffled(b, p, q, lanes) for lanes in pairs)) for p, q in zip(xs[::2], xs[1::2])]
+    there are no more of them than lanes."""
+    stack: list[tuple[int, ir.Value]] = []
+    for x in xs:
+        weave(b, stack, x)
+    return woven(b, stack)
+
+
+def weave(b: ir.IRBuilder, stack: list[tuple[int, ir.Value]], x: ir.Value) -> None:
+    """Take one more vector whose lanes will be added up (see `totals`). Neighbours are woven together as soon as
+    both are there, a blend and a shuffle of close lanes for each pair: few of them are in registers at any time."""
+    n, step = x.type.count, 1
+    while stack and stack[-1][0] == step:       # lanes with the bit `step` are the second one's
+        _, p = stack.pop()
+        pair = [[n * ((lane & step) > 0) + at for lane, at in enumerate(order)]
+                for order in (range(n), (lane ^ step for lane in range(n)))]
+        x = b.fadd(*(_shuffled(b, p, x, lanes) for lanes in pair))
         step *= 2
-    x, = xs
+    stack.append((step, x))
+
+
+def woven(b: ir.IRBuilder, stack: list[tuple[int, ir.Value]]) -> ir.Value:
+    """The sums of the vectors taken, side by side: of what is left, lane l is part of the sum number l % their
+    number; its halves are added."""
+    (rows, x), = stack
+    n = x.type.count
     while n > rows:
         n //= 2
         x = b.fadd(*(_shuffled(b, x, x, range(start, start + n)) for start in (0, n)))
