@@ -85,3 +85,14 @@ def test_a_thread_keeps_its_workspace_and_shares_it_with_none():
         assert other.submit(lambda: pages.workspace(10).data_ptr()).result() != pages.workspace(10).data_ptr()
     large = pages.KEPT + 1
     assert pages.workspace(large).nbytes >= large and pages.workspace(10).nbytes <= pages.KEPT
+
+
+def test_a_workspace_is_large_enough_and_the_same_until_more_is_wanted():
+    """Of any size, in huge pages or not; its memory is there to be written."""
+    held = pages.workspace(100)
+    for nbytes in (1, 1000, pages.BROAD - 1, pages.BROAD, pages.BROAD + 1, pages.HUGE, pages.HUGE + 1, pages.KEPT):
+        more = pages.workspace(nbytes)
+        assert more.nbytes >= nbytes and (more is held or more.nbytes > held.nbytes)
+        assert more.fill_(7).sum().item() == 7 * more.nbytes
+        held = more
+    assert pages.workspace(1) is held
