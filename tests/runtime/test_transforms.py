@@ -100,6 +100,8 @@ def test_torch_func(way):
     torch.testing.assert_close(vmap(lambda x: call(x)[0])(x), torch.stack([call(each)[0] for each in x]))
     torch.testing.assert_close(func_grad(lambda x: f(x).sin().sum())(x[0]), twice(call, x[0]))
     assert jacrev(lambda x: call(x)[0])(x[0]).shape == (2, 3, 2, 2, 3, 3)
+    first = x[0, :1, :2]
+    torch.testing.assert_close(jacrev(jacrev(lambda x: loss(call, x)))(first), hessian(lambda x: loss(call, x), first))
 
 
 def test_parameters_and_a_penalty():
