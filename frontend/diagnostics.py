@@ -37,7 +37,7 @@ class OstinatoError(Exception):
     def __init__(self, diagnostics: Iterable[Diagnostic], sources: Mapping[str, str] | None = None):
         self.diagnostics = tuple(diagnostics)
         self.sources = dict(sources or {})
-        super().__init__(self.diagnostics, self.sources)
+        self.args = self.diagnostics, self.sources      # not by super(), which torch.compile cannot trace
 
     def __str__(self) -> str:
         return render(self.diagnostics, self.sources)

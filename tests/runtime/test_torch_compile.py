@@ -51,6 +51,15 @@ def test_opcheck_derive(build, counter_cell):
     torch.library.opcheck(ops.derive, (layer._plan.key, layer._params()))
 
 
+def test_refusals_in_a_graph(build, lstm_cell):
+    """The message itself where graphs may break; where not, torch names the exception and the line."""
+    layer, wrong = build(lstm_cell), torch.randn(2, 3, 77)
+    for full, error, said in ((False, OstinatoError, "must have shape"), (True, RuntimeError, "OstinatoError")):
+        torch._dynamo.reset()
+        with pytest.raises(error, match=said):
+            torch.compile(layer, backend="aot_eager", fullgraph=full)(wrong)
+
+
 def test_constants_of_a_cell_without_parameters():
     """What no parameter goes into is computed by the same operator, from nothing."""
     text = """cell c(H) {
