@@ -25,7 +25,8 @@ def side_by_side(calls: Sequence[tuple[Callable[[], object], float]], budget: fl
     """Times of several calls in turns, in ms, so that a busy moment hits all of them.
 
     calls: (call, scale of its time). After a warm-up of each, 3 to 50 rounds, as many as `budget` seconds allow.
-    The n-th times of all calls are neighbours.
+    The n-th times of all calls are neighbours. A call is made once more, uncounted, before it is timed: what another
+    one left behind (threads still running, a graph to be freed, code and data out of the caches) is not its time.
     """
     turns = []
     for call, scale in calls:
@@ -36,6 +37,7 @@ def side_by_side(calls: Sequence[tuple[Callable[[], object], float]], budget: fl
     end, rounds = time.perf_counter() + budget, 0
     while rounds < 3 or rounds < 50 and time.perf_counter() < end:
         for kept, (call, repeats, scale) in zip(times, turns):
+            call()
             kept.append(1e3 * scale * seconds(call, repeats))
         rounds += 1
     return times
