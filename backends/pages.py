@@ -22,7 +22,7 @@ from torch import Tensor
 
 LARGE = 1 << 20                # bytes from which a result comes from the pool
 STEPS = 8                      # block sizes between a power of two and the next
-PAGE, HUGE, HUGEPAGE = 4096, 1 << 21, 14      # bytes of a page, of a huge one; MADV_HUGEPAGE
+HUGE, HUGEPAGE = 1 << 21, 14   # bytes of a huge page; MADV_HUGEPAGE
 BROAD = 1 << 18                # bytes from which a workspace is worth a huge page
 KEPT = 1 << 23                 # bytes that a thread keeps as its workspace, at most
 
@@ -52,18 +52,17 @@ def workspace(nbytes: int) -> Tensor:
     held = getattr(_own, "memory", None)
     if held is None or held.nbytes < nbytes:
         size = 1 << (nbytes - 1).bit_length()
-        held = _own.memory = torch.empty(size, dtype=torch.uint8) if size < BROAD else _in_huge_pages(size)
+        held = _own.memory = torch.empty(size, dtype=torch.uint8) if size < BROAD else _aligned(size, -(-size // HUGE))
     return held
 
 
-def _in_huge_pages(size: int) -> Tensor:
-    """Where the system has them: then it is not chance which lines of a tile share a set of a cache, and no line's
-    address has to be looked up."""
-    whole = -(-size // HUGE) * HUGE
-    block = torch.empty(whole + HUGE, dtype=torch.uint8)
+def _aligned(size: int, pages: int) -> Tensor:
+    """New memory, the first `pages` of it huge ones where the system has them: then it is not chance which lines of a
+    tile share a set of a cache, and few addresses have to be looked up."""
+    block = torch.empty(max(size, pages * HUGE) + HUGE, dtype=torch.uint8)
     start = -block.data_ptr() % HUGE
     if (advise := _madvise()) is not None:
-        advise(block.data_ptr() + start, whole, HUGEPAGE)
+        advise(block.data_ptr() + start, pages * HUGE, HUGEPAGE)
     return block[start:start + size]
 
 
@@ -96,11 +95,7 @@ def _take(size: int) -> Tensor:
         block = _idle.get(address)
         if block is not None and block.nbytes == size and _idle.pop(address, None) is not None:
             return block
-    block = torch.empty(size, dtype=torch.uint8)
-    if (advise := _madvise()) is not None:
-        start = -(-block.data_ptr() // PAGE) * PAGE
-        advise(start, (block.data_ptr() + size - start) // PAGE * PAGE, HUGEPAGE)
-    return block
+    return torch.empty(size, dtype=torch.uint8) if size < HUGE else _aligned(size, size // HUGE)
 
 
 def _give(block: Tensor) -> None:
