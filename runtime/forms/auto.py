@@ -100,7 +100,7 @@ def choose(cell: Cell) -> Choice:
         return Choice("sequential", "no matrix state is affine in itself")
     figures = f"by the model {c.sequential:.0f} ns per step and head, chunk({SIZE}) {c.chunk:.0f} ns"
     if c.gain < GAIN:
-        return Choice("sequential", f"{figures}, less than {GAIN} times apart")
+        return Choice("sequential", f"{figures}: chunks are taken where {GAIN} times as fast")
     try:
         chunk(cell, SIZE)
     except Unchunkable as why:
@@ -108,7 +108,8 @@ def choose(cell: Cell) -> Choice:
     return Choice(f"chunk({SIZE})", figures.replace("by the model", "by the model sequential takes"))
 
 
-REJECTED = {"scan": "every step is done twice; it can pay with many threads and few sequences: ask for it",
+REJECTED = {"chunk": "not that much faster by the model",
+            "scan": "every step is done twice; it can pay with many threads and few sequences: ask for it",
             "diagonalize": "two more products per step, and it needs well-conditioned eigenvectors: ask for it",
             "conv": "the states of all steps at once: ask for it",
             "quadratic": "all pairs of steps at once: ask for it"}
