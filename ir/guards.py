@@ -33,8 +33,9 @@ def _safe(ct: Tensor, p: Tensor) -> Tensor:
 
 
 class Times(torch.autograd.Function):
-    generate_vmap_rule = True
     """ct * p by the rule, with derivatives by both: at ct = 0 that by ct is p, where it is finite."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(ct, p):
@@ -53,8 +54,9 @@ class Times(torch.autograd.Function):
 
 
 class Pointwise(torch.autograd.Function):
-    generate_vmap_rule = True
     """y = fn(*xs), operands of equal shape; backward asks torch for dy/dx_i."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(fn, *xs):
@@ -93,8 +95,9 @@ def _slope(fn: Callable[..., Tensor], i: int) -> Callable[..., Tensor]:
 
 
 class Multiply(torch.autograd.Function):
-    generate_vmap_rule = True
     """Pointwise for the product, spelled out because it is so common."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(a, b):
@@ -111,8 +114,9 @@ class Multiply(torch.autograd.Function):
 
 
 class LogSumExp(torch.autograd.Function):
-    generate_vmap_rule = True
     """Over the last axis; derivative exp(x - y), and 0 where y = -inf."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x):
@@ -130,8 +134,9 @@ class LogSumExp(torch.autograd.Function):
 
 
 class CustomGrad(torch.autograd.Function):
-    generate_vmap_rule = True
     """custom_grad(y, x1, d1, ...): the value y, gradient d_i * ct to x_i."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(y, *pairs):
@@ -150,9 +155,10 @@ class CustomGrad(torch.autograd.Function):
 
 
 class Systems(torch.autograd.Function):
-    generate_vmap_rule = True
     """A function of one matrix (and right-hand sides) per system, the systems
     on the first axis; a system whose cotangent is all 0 contributes 0."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(fn, *xs):

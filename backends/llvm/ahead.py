@@ -116,7 +116,7 @@ def ports(run: Run, part: Part) -> list[str]:
     """Buffers that the phases of a part use."""
     out: dict[str, None] = {}
     for p in part.phases:
-        own = {n for g in p.groups for n in g.nodes} | {s.node for s in p.stores if s.node}
+        own = {n for g in p.groups for n in g.nodes} | p.written(part.reads)
         todo, seen = sorted(own), set()
         while todo:
             n = todo.pop()

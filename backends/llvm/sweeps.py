@@ -34,7 +34,7 @@ class SweepEmitter(PhaseEmitter):
         self.columns = [n for n, over in kinds.items() if over == {rows}]
         self.along = [n for n, over in kinds.items() if over == {lanes}]
         self.whole = [n for n, over in kinds.items() if over == {rows, lanes}]
-        self.own = {*kinds, *(s.node for s in p.stores)}
+        self.own = {*kinds, *p.written(self.part.reads)}
         points = [s for s in p.stores if len(s.shape) == len(p.shape)]
         sums = [s for s in p.stores if s.node in self.along or s.node in self.whole]
         self.points, self.sums = points, sums
