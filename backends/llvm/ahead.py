@@ -28,7 +28,8 @@ LINE = 64              # bytes
 @dataclass(frozen=True)
 class Ahead:
     """What the steps of a run ask for, if they sweep over a matrix: operands and results of a later step, and in the
-    last run of a tile what is used a tile at a time: operands for the next tile, results for this one."""
+    last run of a tile what is used a tile at a time: operands for the next tile, results for this one. Where steps are
+    made strip by strip, everything is used a tile at a time."""
 
     kernel: Kernel
     run: Run
@@ -53,6 +54,10 @@ class Ahead:
         early = [name for r in self.kernel.runs for name in ports(r, r.before)]
         steps = [name for name in ports(run, run.steps) if name not in early]
         soon, later = (b.sub if run.reverse else b.add)(here, i64(STEPS)), (b.sub if run.reverse else b.add)(here, tile)
+        if self.kernel.strip:
+            names = dict.fromkeys((*early, *(name for r in self.kernel.runs for name in ports(r, r.steps))))
+            late = (name for r in self.kernel.runs for name in ports(r, r.after) if name not in names)
+            return [*((name, later) for name in names), *((name, here) for name in late)]
         if run is not self.kernel.runs[-1]:
             return [(name, soon) for name in steps]
         late = [name for name in ports(run, run.after) if name not in (*early, *steps)]

@@ -57,7 +57,8 @@ class LlvmExecutable:
         size = torch.finfo(self.dtype).bits // 8
         per_step = sum(b.numel for b in self._backward.scratch if b.space in PER_STEP) * size
         states, inputs = (sum(p.type.numel for p in ports) for ports in (self.cell.states, self.cell.inputs))
-        return max(1, min(64, max(CHECK_BYTES // max(1, per_step), -(-states // max(1, inputs)))))
+        most = 32 if self._backward.strip else 64
+        return max(1, min(most, max(CHECK_BYTES // max(1, per_step), -(-states // max(1, inputs)))))
 
     @cached_property
     def infer(self) -> Launch:

@@ -32,6 +32,7 @@ class Frame:
         self.seed, self.training = self.words["seed"], self.words["training"]
         self.streaming = False                     # whether the code being made keeps results out of the caches
         self.tile_start: ir.Value | None = None    # t of the tile's first step
+        self.strip: ir.Value | None = None         # first row of the strip, of which alone a trail has the rows
 
     def _word(self, b: ir.IRBuilder, i: int) -> ir.Value:
         return b.load(b.gep(self.args, [i64(i)]), align=8)
@@ -108,6 +109,8 @@ class Frame:
             return b.mul(row, self.strides[buffer.name][0])
         t = c["t"].value(b) if "t" in c else step
         if buffer.space in PER_STEP:
-            return b.mul(b.add(b.mul(row, self.slots_of(b, buffer)), t), i64(buffer.numel))
+            at = b.mul(b.add(b.mul(row, self.slots_of(b, buffer)), t), i64(buffer.numel))
+            narrow = buffer.space == "trail" and self.strip is not None
+            return b.sub(at, b.mul(self.strip, i64(buffer.axes[-1].size))) if narrow else at
         sb, st = self.strides[buffer.name]
         return b.add(b.mul(row, sb), b.mul(b.add(self.tile_start, t), st))

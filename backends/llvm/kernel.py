@@ -20,6 +20,7 @@ from .loops import I64, Nest, i64
 from .memory import Index, copy, memory_type, size_of
 from .nests import PhaseEmitter
 from .packing import emit_packs
+from .strips import Strips
 from .sweeps import SweepEmitter
 
 PTR = ir.PointerType()
@@ -122,6 +123,9 @@ class _Item:
         w = frame.words
         frame.tile_start = b.mul(n, w["tile"])
         steps = frame.least(b, w["tile"], b.sub(w["T"], frame.tile_start))
+        if k.strip:                             # loads the checkpoints itself
+            self._strips(n, steps)
+            return []
         if k.checkpoint:
             run = k.runs[0]
             for s in run.states:
@@ -144,6 +148,14 @@ class _Item:
                 self.nest.loop("step", i64(0), steps, 1, [], step, down=run.reverse)
             self._phases(run, run.after, steps, None)
         return []
+
+    def _strips(self, n: ir.Value, steps: ir.Value) -> None:
+        """A tile whose steps are made strip by strip."""
+        for run in self.kernel.runs:
+            self._phases(run, run.before, steps, None)
+        Strips(self.kernel, self.frame, self.nest, self.real, self.width, n, steps).emit()
+        for run in self.kernel.runs:
+            self._phases(run, run.after, steps, None)
 
     def _phases(self, run: Run, part: Part, steps: ir.Value, t: ir.Value | None) -> None:
         last = next((p for p in reversed(part.phases) if p.sweep), None)

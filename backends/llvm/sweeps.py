@@ -26,6 +26,11 @@ class SweepEmitter(PhaseEmitter):
     ahead: Ahead | None = None
 
     def emit(self, p: Phase) -> None:
+        self.prepare(p)
+        self._open(["b", *(f"p{i}" for i in range(len(p.shape) - 2)), self.lane])
+
+    def prepare(self, p: Phase) -> None:
+        """What is summed over what, and what is stored when."""
         self.phase = p
         self.down, self.lane, self.blocked = f"p{len(p.shape) - 2}", f"p{len(p.shape) - 1}", None
         kinds = {n: {p.shape.index(d) for d in reduced_dims(self.nodes[n], self.nodes)} for g in p.groups
@@ -42,7 +47,6 @@ class SweepEmitter(PhaseEmitter):
         size, w = p.shape[-1].size, self.width
         left = size % (w * p.vectors)
         self.adding = size // (w * p.vectors) + (left >= w) + (left % w > 0) > 1
-        self._open(["b", *(f"p{i}" for i in range(rows)), self.lane])
 
     def _open_lanes(self, var: str, rest: list[str]) -> None:
         """Blocks of lanes; several of them add to what is 0 at first."""
@@ -92,8 +96,16 @@ class SweepEmitter(PhaseEmitter):
             accs = self.nest.loop(self.down, i64(0), i64(size - size % u), u, accs, body(u))
         if size % u:
             accs = self.nest.loop(self.down, i64(size - size % u), i64(size), 1, accs, body(1))
+        self._end(c, lanes, accs)
+
+    def _ends(self, c, lanes: list[Index]) -> list[dict[str, Index]]:
+        """Where sums over the rows are: they have the lanes in the rows' place."""
+        return [{**c, self.down: ix} for ix in lanes]
+
+    def _end(self, c, lanes: list[Index], accs: list[ir.Value]) -> None:
+        """After the last row: the sums over rows and over all points, and what follows from them."""
         self.results = {}
-        ends = [{**c, self.down: ix} for ix in lanes]        # a sum over rows has the lanes in the rows' place
+        ends = self._ends(c, lanes)
         for j, n in enumerate(self.columns):
             for k, end in enumerate(ends):
                 self._keep(n, end, accs[j * len(lanes) + k])

@@ -171,6 +171,7 @@ class Kernel:
     packs: tuple[Pack, ...] = ()
     packed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
     packing: bool = True
+    strip: int = 0                            # rows of the states that go through all steps of a tile together (0: all)
 
     @property
     def elementwise(self) -> bool:

@@ -14,7 +14,8 @@ LEAVES = ("input", "state", "param", "literal", "iota", "training")
 def print_kernel(k: Kernel) -> str:
     """Readable text of a kernel (not parsed back)."""
     lines = [f"kernel {k.name}" + (f" heads {k.heads}" if k.heads else "") + (" reverse" if k.reverse else "")
-             + (f" checkpoints {k.checkpoint}" if k.checkpoint else "") + " {"]
+             + (f" checkpoints {k.checkpoint}" if k.checkpoint else "")
+             + (f" strips of {k.strip} rows" if k.strip else "") + " {"]
     for title, buffers in (("port", k.ports), ("scratch", k.scratch)):
         lines += [f"  {title:8}{_buffer(b)}" for b in buffers]
     for p in k.packs:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...ir.ops import spec_parts
-from ...ir.types import Dim
 from .kernel import Kernel, Pack, Part, Phase, Run
 from .units import EXPENSIVE
 from .views import param_view, reduced_letters
@@ -32,11 +31,15 @@ def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
 
     def part(run: Run, p: Part) -> Part:
         return replace(p, phases=tuple(
-            _sweep(q, run, p, width, budget, kernel.lanes) if q.sweep else
+            _sweep(q, run, p, width, budget, kernel) if q.sweep else
             _phase(q, run, width, budget, kernel.packing, per_head, packs, packed) for q in p.phases))
 
     runs = tuple(replace(r, before=part(r, r.before), steps=part(r, r.steps), after=part(r, r.after))
                  for r in kernel.runs)
+    if kernel.strip:                            # the runs share their blocks of lanes
+        least = min(r.steps.phases[0].vectors for r in runs)
+        runs = tuple(replace(r, steps=replace(r.steps, phases=(replace(r.steps.phases[0], vectors=least),)))
+                     for r in runs)
     return replace(kernel, runs=runs, packs=tuple(packs.values()), packed=packed)
 
 
@@ -68,14 +71,16 @@ def _is_product(p: Phase, run: Run) -> bool:
     return True
 
 
-def _sweep(p: Phase, run: Run, part: Part, width: int, budget: int, cut: Dim | None) -> Phase:
+def _sweep(p: Phase, run: Run, part: Part, width: int, budget: int, kernel: Kernel) -> Phase:
     """A sweep: `vectors` registers of a row at a time, as many as leave sums over the rows in registers, so that
     sums of rows are rarely sums of blocks; `unroll` rows whose sums are added up together."""
     columns = sum(len(g.nodes) for g in p.groups if g.dims == p.shape[-2:-1])
     along = sum(len(g.nodes) for g in p.groups if g.dims == p.shape[-1:])
     work = _work(p, run, part)
-    most = max(1, min(4 if p.shape[-1] == cut else 8, budget * 2 // 3 // max(1, columns), POINTS // work))
+    most = max(1, min(4 if p.shape[-1] == kernel.lanes else 8, budget * 2 // 3 // max(1, columns), POINTS // work))
     vectors = _vectors(p.shape[-1].size, width, most)
+    if kernel.strip:
+        return replace(p, vectors=vectors, unroll=kernel.strip)
     rows = next(u for u in (4, 2, 1) if u == 1 or u * vectors * work <= POINTS and u <= p.shape[-2].size and along)
     return replace(p, vectors=vectors, unroll=rows)
 
