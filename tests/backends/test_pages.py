@@ -1,5 +1,6 @@
 """Memory that results leave to later results."""
 
+import ctypes
 import gc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -96,3 +97,37 @@ def test_a_workspace_is_large_enough_and_the_same_until_more_is_wanted():
         assert more.fill_(7).sum().item() == 7 * more.nbytes
         held = more
     assert pages.workspace(1) is held
+
+
+def test_memory_is_kept_for_whoever_holds_its_storage():
+    x = empty(N, dtype=torch.float32)
+    storage, address = x.untyped_storage(), x.data_ptr()
+    del x
+    assert empty(N, dtype=torch.float32).data_ptr() != address
+    del storage
+    assert address in {x.data_ptr() for x in [empty(N, dtype=torch.float32) for _ in range(2)]}
+
+
+def test_memory_that_torch_has_moved_is_not_lent_again():
+    """A result that is shared with a process lies elsewhere from then on; the process may have it for longer."""
+    x = empty(N, dtype=torch.float32).fill_(1.0)
+    there = (ctypes.c_float * N).from_address(x.share_memory_().data_ptr())
+    keeps = x.untyped_storage()._share_filename_cpu_()
+    del x
+    others = [empty(N, dtype=torch.float32).fill_(2.0) for _ in range(3)]
+    assert ctypes.addressof(there) not in {x.data_ptr() for x in others}
+    assert keeps
+
+
+def test_an_idle_block_is_found_however_many_are_in_use():
+    held = [empty(N // 4, dtype=torch.float32) for _ in range(2 * pages.RECENT)]
+    addresses = [held.pop(0).data_ptr(), held.pop(pages.RECENT // 2).data_ptr(), held.pop().data_ptr()]
+    assert [empty(N // 4, dtype=torch.float32).data_ptr() for _ in range(1)] == [addresses[-1]]     # written last
+    more = [empty(N // 4, dtype=torch.float32) for _ in range(3)]
+    assert {x.data_ptr() for x in more} == set(addresses)
+
+
+def test_a_result_has_a_storage_of_its_size():
+    """So that a file it is saved to has nothing else."""
+    for numel in (N, N + 5, N + 50_000, N):
+        assert empty(numel, dtype=torch.float32).untyped_storage().nbytes() == 4 * numel
