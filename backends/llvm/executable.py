@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ...compiler.pipeline import Lowered, lower
 from ...compiler.schedules.build import backward_kernel, forward_kernel, recomputes
 from ...compiler.schedules.kernel import PER_STEP, Kernel
 from ...compiler.schedules.printer import print_kernel
-from ...ir.cell import Cell
+from ...ir.cell import Cell, Input, Output, Param, State
 from ...ir.types import Type
 from ..pages import empty
 from . import threads
@@ -23,6 +24,8 @@ DEVICES = ("cpu",)
 FEW_ROWS = 32                  # rows up to which reading weights where they lie costs less than packing them
 FEW = 256                      # sequences up to which a step packs no weights
 CHECK_BYTES = 512 * 1024       # values of one tile that the recomputing backward pass keeps
+Meta = tuple[tuple[int, ...], torch.dtype]              # sizes (without B and T) and dtype
+Gradient = tuple[int, tuple[int, ...], torch.dtype]     # the same of a gradient, after its port's place in the cell
 
 
 def prepare(cell: Cell, save: str = "auto") -> Lowered:
@@ -62,24 +65,25 @@ class LlvmExecutable:
 
     @cached_property
     def infer(self) -> Launch:
-        return Launch(self._forward, self.dtype)
+        return Launch(self._forward, self.dtype, self._names)
 
     @cached_property
     def single(self) -> Launch:
         """The same without packs."""
         if not self.infer.packs:
             return self.infer
-        return Launch(forward_kernel(self.cell, "step", packing=False), self.dtype)
+        return Launch(forward_kernel(self.cell, "step", packing=False), self.dtype, self._names)
 
     @cached_property
     def keep(self) -> Launch:
-        if self.recompute:
-            return Launch(forward_kernel(self.cell, "forward_checkpoints", checkpoint=True), self.dtype, self.tile)
-        return Launch(forward_kernel(self.lowered.adjoint.forward, "forward_keeping"), self.dtype)
+        kernel = (forward_kernel(self.cell, "forward_checkpoints", checkpoint=True) if self.recompute else
+                  forward_kernel(self.lowered.adjoint.forward, "forward_keeping"))
+        tape = self._tape("out")
+        return Launch(kernel, self.dtype, self._names + tape, tape, self.tile)
 
     @cached_property
     def back(self) -> Launch:
-        return Launch(self._backward, self.dtype, self.tile)
+        return self._launch_back(self._backward, self.lowered.adjoint.backward.outputs)
 
     @cached_property
     def lean(self) -> Launch:
@@ -87,8 +91,33 @@ class LlvmExecutable:
         a = self.lowered.adjoint
         if not a.backward.outputs:
             return self.back
-        return Launch(backward_kernel(a.forward, a.lean, "backward_lean", recompute=self.recompute), self.dtype,
-                      self.tile)
+        return self._launch_back(backward_kernel(a.forward, a.lean, "backward_lean", recompute=self.recompute), ())
+
+    def _launch_back(self, kernel: Kernel, outputs: Sequence[Output]) -> Launch:
+        c, a, tape = self.cell, self.lowered.adjoint.backward, self._tape("in")
+        names = [*self._operands, *tape, *(f"in.d.{o.name}" for o in c.outputs),
+                 *(f"first.d.{s.name}" for s in c.states), *(f"out.{o.name}" for o in outputs),
+                 *(f"final.{s.name}" for s in a.states), *(f"sum.{o.name}" for o in a.sums)]
+        return Launch(kernel, self.dtype, names, tape, self.tile)
+
+    @cached_property
+    def _operands(self) -> list[str]:
+        """Operands of a call, by the names of the kernels' ports."""
+        c = self.cell
+        return [f"{space}.{p.name}" for space, some in (("in", c.inputs), ("par", c.params), ("first", c.states))
+                for p in some]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The same, and the results."""
+        return [*self._operands, *(f"out.{o.name}" for o in self.cell.outputs),
+                *(f"final.{s.name}" for s in self.cell.states)]
+
+    def _tape(self, space: str) -> list[str]:
+        """What is kept, `space` being where the kernel has it unless it is states."""
+        if self.recompute:
+            return [f"check.{s.name}" for s in self.cell.states]
+        return [f"{space}.{o.name}" for o in self.lowered.adjoint.forward.outputs[len(self.cell.outputs):]]
 
     @cached_property
     def _forward(self) -> Kernel:
@@ -104,22 +133,13 @@ class LlvmExecutable:
                 seed: int, training: bool, keep: bool,
                 into: Sequence[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         B, T = _batch(inputs, states)
-        cell = self.lowered.adjoint.forward if keep and not self.recompute else self.cell
-        types = cell.nodes()
-        outputs = (list(into) if into is not None else
-                   [self._empty(types[o.value].type, B, T) for o in self.cell.outputs])
+        outputs = [empty(B, T, *sizes, dtype=dtype) for sizes, dtype in self._outputs] if into is None else list(into)
         tape = [empty(*shape, dtype=dtype) for shape, dtype in self.tape_meta(B, T)] if keep else []
         if B == 0 or T == 0:
             return outputs, [s.clone(memory_format=torch.contiguous_format) for s in states], tape
-        finals = [self._empty(s.type, B) for s in cell.states]
-        tensors = self._tensors(inputs, params, states)
-        kept = [x.transpose(0, 1) for x in tape]
-        tensors |= {f"out.{o.name}": x for o, x in zip(cell.outputs, outputs if self.recompute else outputs + kept)}
-        tensors |= {f"final.{s.name}": x for s, x in zip(cell.states, finals)}
-        if keep and self.recompute:
-            tensors |= {f"check.{s.name}": x for s, x in zip(cell.states, kept)}
-        few, many = self._both if not keep else (self.keep, self.keep)
-        (few if B * T <= FEW_ROWS else many)(B, T, tensors, seed=seed, training=training)
+        finals = [empty(B, *sizes, dtype=dtype) for sizes, dtype in self._finals]
+        run = self.keep if keep else self._both[B * T > FEW_ROWS]
+        run(B, T, [*inputs, *params, *states, *outputs, *finals, *tape], seed=seed, training=training)
         return outputs, finals, tape
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
@@ -127,38 +147,22 @@ class LlvmExecutable:
                  seed: int, training: bool, of_inputs: bool = True, into: Sequence[Tensor | None] | None = None,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         B, T = _batch(inputs, states)
-        a, cell = self.lowered.adjoint, self.cell
-        nodes = a.backward.nodes()
-        d_outputs = {f"d.{o.name}": d for o, d in zip(cell.outputs, d_outputs)}
-        d_states = {f"d.{s.name}": d for s, d in zip(cell.states, d_finals)}
-        given = dict(zip((f"d.{p.name}" for p in cell.inputs), into or ()))
-        grads = {o.name: given[o.name] if given.get(o.name) is not None else self._empty(nodes[o.value].type, B, T)
-                 for o in a.backward.outputs if of_inputs}
-        finals = {s.name: self._empty(s.type, B) for s in a.backward.states}
         run = self.back if of_inputs else self.lean         # made here, whatever B and T
-        blocks = run.geometry(B, T)[1] if B and T else 1
-        sums = {o.name: empty(blocks, *nodes[o.value].type.sizes, dtype=self.dtype).zero_() for o in a.backward.sums}
+        of_x, of_state, of_param = self._gradients
+        grads = [empty(B, T, *sizes, dtype=dtype) if into is None or into[at] is None else into[at]
+                 for at, sizes, dtype in of_x if of_inputs]
+        finals = [empty(B, *sizes, dtype=dtype) for _, sizes, dtype in of_state]
+        blocks = run.geometry(B, T)[1] if of_param and B and T else 1
+        lead = (blocks,) if blocks > 1 else ()
+        sums = [empty(*lead, *sizes, dtype=dtype).zero_() for _, sizes, dtype in of_param]
         if B and T:
-            tensors = self._tensors(inputs, params, states)
-            for p in a.backward.inputs:
-                if p.name in d_outputs:
-                    tensors[f"in.{p.name}"] = _given(d_outputs[p.name], p.type, (B, T), self.dtype)
-            for s in a.backward.states:
-                tensors[f"first.{s.name}"] = _given(d_states[s.name], s.type, (B,), self.dtype)
-                tensors[f"final.{s.name}"] = finals[s.name]
-            names = [f"check.{s.name}" for s in cell.states] if self.recompute else \
-                [f"in.{o.name}" for o in a.forward.outputs[len(cell.outputs):]]
-            tensors |= dict(zip(names, (x.transpose(0, 1) for x in tape)))
-            tensors |= {f"out.{k}": x for k, x in grads.items()} | {f"sum.{k}": x for k, x in sums.items()}
-            run(B, T, tensors, seed=seed, training=training)
+            run(B, T, [*inputs, *params, *states, *tape, *_given(d_outputs, self._outputs, (B, T)),
+                       *_given(d_finals, self._finals, (B,)), *grads, *finals, *sums], seed=seed, training=training)
         else:
-            for s in a.backward.states:
-                d = d_states[s.name]
-                finals[s.name] = torch.zeros_like(finals[s.name]) if d is None else d.clone()
-        return ([grads.get(f"d.{p.name}") for p in cell.inputs],
-                [None if (s := sums.get(f"d.{p.name}")) is None else s.sum(0) if blocks > 1 else s.squeeze(0)
-                 for p in cell.params],
-                [finals.get(f"d.{s.name}") for s in cell.states])
+            finals = [x.zero_() if (d := d_finals[at]) is None else d.clone() for x, (at, *_) in zip(finals, of_state)]
+        return (_placed(grads, of_x, len(inputs)),
+                _placed([x.sum(0) for x in sums] if lead else sums, of_param, len(params)),
+                _placed(finals, of_state, len(states)))
 
     def kept(self, tape: Sequence[Tensor]) -> dict[str, Tensor]:
         """What a tape holds, by the names of the adjoint's inputs, [B, T, *shape]; nothing where it is states only."""
@@ -169,13 +173,8 @@ class LlvmExecutable:
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each tensor of the tape. Time leads, unlike in inputs and outputs: what all sequences
         keep at a step lies together, where a batch stride of a power of two would fill one set of the caches."""
-        if self.recompute:
-            tiles = (T + self.tile - 1) // self.tile
-            return [((tiles, B, *s.type.sizes), self._dtype(s.type)) for s in self.cell.states]
-        a = self.lowered.adjoint
-        types = a.forward.nodes()
-        return [((T, B, *types[o.value].type.sizes), self._dtype(types[o.value].type))
-                for o in a.forward.outputs[len(self.cell.outputs):]]
+        rows = ((T + self.tile - 1) // self.tile if self.recompute else T), B
+        return [((*rows, *sizes), dtype) for sizes, dtype in self._kept]
 
     def step(self, given: Sequence[Tensor], B: int, seed: int, training: bool) -> list[Tensor]:
         """One step of B sequences: inputs [B, *shape], params, states -> outputs [B, *shape], states."""
@@ -194,14 +193,11 @@ class LlvmExecutable:
             return None
         key = B, threads.num_threads()          # not torch's number: in a forked child there is one
         if key not in self._steppers:
-            c, nodes = self.cell, self.cell.nodes()
-            ports = {"in": [(p.name, p.type) for p in c.inputs], "par": [(p.name, p.type) for p in c.params],
-                     "first": [(s.name, s.type) for s in c.states],
-                     "out": [(o.name, nodes[o.value].type) for o in c.outputs],
-                     "final": [(s.name, s.type) for s in c.states]}
+            c, results = self.cell, self._outputs + self._finals
+            lead = [(B,)] * len(c.inputs) + [()] * len(c.params) + [(B,)] * (len(c.states) + len(results))
+            metas = [*(self._meta(p.type) for p in (*c.inputs, *c.params, *c.states)), *results]
             self._steppers[key] = Stepper(self.single, B, {
-                f"{space}.{name}": ((() if space == "par" else (B,)) + t.sizes, self._dtype(t))
-                for space, some in ports.items() for name, t in some})
+                name: (rows + sizes, dtype) for name, rows, (sizes, dtype) in zip(self._names, lead, metas)})
         return self._steppers[key]
 
     @cached_property
@@ -234,7 +230,7 @@ class LlvmExecutable:
             why = ": a product with a parameter lies between states, too dear to repeat" * (self.lowered.save == "auto")
             lines.append(f"  backward reads what forward keeps ({names or 'nothing'}){why}")
         if B is not None and T is not None:
-            kept = sum(_numel(shape) * dtype.itemsize for shape, dtype in self.tape_meta(B, T))
+            kept = sum(prod(shape) * dtype.itemsize for shape, dtype in self.tape_meta(B, T))
             lines.append(f"  kept for backward at B={B}, T={T}: {kept} bytes ({kept / 2**20:.2f} MiB)")
         return "\n".join([*lines, f"  threads: {threads.describe()}"])
 
@@ -250,29 +246,54 @@ class LlvmExecutable:
         return None
 
     # -- tensors --------------------------------------------------------------
-    def _tensors(self, inputs, params, states) -> dict[str, Tensor]:
-        out = {f"in.{p.name}": x for p, x in zip(self.cell.inputs, inputs)}
-        out |= {f"par.{p.name}": x.contiguous() for p, x in zip(self.cell.params, params)}
-        return out | {f"first.{s.name}": x for s, x in zip(self.cell.states, states)}
+    @cached_property
+    def _outputs(self) -> list[Meta]:
+        types = self.cell.nodes()
+        return [self._meta(types[o.value].type) for o in self.cell.outputs]
 
-    def _dtype(self, t: Type) -> torch.dtype:
-        return {"real": self.dtype, "int": torch.int64, "bool": torch.bool}[t.kind]
+    @cached_property
+    def _finals(self) -> list[Meta]:
+        return [self._meta(s.type) for s in self.cell.states]
 
-    def _empty(self, t: Type, *lead: int) -> Tensor:
-        return empty(*lead, *t.sizes, dtype=self._dtype(t))
+    @cached_property
+    def _kept(self) -> list[Meta]:
+        """Of the tape, without B and time."""
+        if self.recompute:
+            return self._finals
+        types, outputs = self.lowered.adjoint.forward.nodes(), self.lowered.adjoint.forward.outputs
+        return [self._meta(types[o.value].type) for o in outputs[len(self.cell.outputs):]]
+
+    @cached_property
+    def _gradients(self) -> tuple[list[Gradient], list[Gradient], list[Gradient]]:
+        """What the backward kernel gives of inputs, states and params, in its order."""
+        c, a = self.cell, self.lowered.adjoint.backward
+        types = a.nodes()
+
+        def each(ports: Sequence[Input | Param | State], made: Iterable[tuple[str, Type]]) -> list[Gradient]:
+            places = {f"d.{p.name}": at for at, p in enumerate(ports)}
+            return [(places[name], *self._meta(t)) for name, t in made]
+
+        return (each(c.inputs, ((o.name, types[o.value].type) for o in a.outputs)),
+                each(c.states, ((s.name, s.type) for s in a.states)),
+                each(c.params, ((o.name, types[o.value].type) for o in a.sums)))
+
+    def _meta(self, t: Type) -> Meta:
+        return t.sizes, {"real": self.dtype, "int": torch.int64, "bool": torch.bool}[t.kind]
 
 
 def _batch(inputs: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[int, int]:
     return tuple(inputs[0].shape[:2]) if inputs else (states[0].shape[0], 1)
 
 
-def _numel(shape: tuple[int, ...]) -> int:
-    n = 1
-    for d in shape:
-        n *= d
-    return n
+def _given(cotangents: Sequence[Tensor | None], meta: Sequence[Meta], lead: tuple[int, ...]) -> list[Tensor]:
+    """None is one zero for all rows, where the value is real."""
+    return [torch.zeros(sizes, dtype=dtype).expand(*lead, *sizes) if d is None and dtype.is_floating_point else d
+            for d, (sizes, dtype) in zip(cotangents, meta)]
 
 
-def _given(x: Tensor | None, t: Type, lead: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A cotangent; None is one zero for all rows."""
-    return torch.zeros(t.sizes, dtype=dtype).expand(*lead, *t.sizes) if x is None else x
+def _placed(values: Sequence[Tensor], places: Sequence[Gradient], n: int) -> list[Tensor | None]:
+    """The values at their places among n ports."""
+    found: list[Tensor | None] = [None] * n
+    for x, (at, *_) in zip(values, places):
+        found[at] = x
+    return found

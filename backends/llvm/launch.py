@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
@@ -14,24 +17,35 @@ from ...compiler.schedules.kernel import PER_STEP, Buffer, Kernel, Pack
 from ...compiler.schedules.tune import tune
 from ..pages import workspace
 from . import jit, threads
-from .block import ALIGN, MOVING, moving
+from .block import ALIGN, MOVING
 
 TILE_BYTES = 384 * 1024        # scratch that should stay in the second-level cache
 BIG_SUMS, SUM_ROWS = 1 << 20, 256   # sums of that many elements want that many rows at a time
 MOST_BLOCKS = 16               # batch blocks with sums of their own
-LEAD = {"input": 2, "output": 2, "check": 2, "param": 0, "sum": 1, "first": 1, "final": 1}    # axes before the shape
 RESULTS = ("output", "final", "check", "sum")
 SIZES = 64                     # of calls, whose layout is remembered
 STREAM_BYTES = 32 << 20        # of inputs and outputs: of more than that no cache keeps what a call wrote first
 LANES = 12                     # a stretch of lanes is a multiple of so many registers: of 1, 2, 3 and 4
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is the same for all calls of one size with tensors of the same strides."""
+
+    words: bytes            # of the argument block, up to what moves
+    nbytes: int             # of scratch memory and packs
+    dense: bool             # the kernel can read and write the tensors where they are
+    streaming: bool         # outputs should go past the caches, if they begin where a register may
+
+
 class Launch:
-    """A compiled kernel. `tile`: fixed number of steps per tile, or None: chosen per call."""
+    """A compiled kernel. `names`: of the tensors that a call gives, among them all ports, in the order of the call.
+    `tape`: those of them whose first axis is time. `tile`: fixed number of steps per tile, or None: chosen per call."""
 
     @paused()
-    def __init__(self, kernel: Kernel, dtype: torch.dtype, tile: int | None = None):
-        self.dtype, self.tile = dtype, tile
+    def __init__(self, kernel: Kernel, dtype: torch.dtype, names: Sequence[str], tape: Sequence[str] = (),
+                 tile: int | None = None):
+        self.dtype, self.tile, self.tape = dtype, tile, frozenset(tape)
         width = self.width = jit.vector_width(dtype)
         self.kernel = tuned(kernel, dtype)
         self.code = jit.compile_described(f"{self.kernel} {dtype} {width}", self.llvm, "run")
@@ -50,7 +64,10 @@ class Launch:
             self.packs.append((self.pack_bytes, per_head))
             self.pack_bytes += up(numel * size)
         ports, packs = len(self.kernel.ports), len(self.kernel.packs)
-        self.block_type = ctypes.c_int64 * (moving(ports, packs) + len(MOVING) + ports + packs)
+        self.moving = struct.Struct(f"{len(MOVING) + ports + packs}q").pack
+        places = {name: i for i, name in enumerate(names)}
+        self.order = [places[p.name] for p in self.kernel.ports]
+        self.outputs = [i for i, p in enumerate(self.kernel.ports) if p.space == "output"]
 
     def llvm(self) -> str:
         """The kernel as LLVM IR."""
@@ -88,48 +105,53 @@ class Launch:
         chunk = max(least, -(-lanes.size * items // n // least) * least)
         return max(1, -(-lanes.size // chunk)), chunk
 
-    def _laid(self, B: int, T: int, n: int) -> tuple[list[int], int, list[list[int]], bool]:
-        """For n threads: `block.WORDS` of the argument block, the bytes of scratch memory, the strides of every
-        port's tensor where it is contiguous, and whether outputs should go past the caches."""
+    def contiguous(self, B: int, T: int) -> tuple[tuple[int, ...], ...]:
+        """The strides of every port's tensor where it is contiguous."""
+        _, blocks, tile = self.geometry(B, T)
+        rows = {"check": (B, -(-T // tile)), "sum": (blocks,), "param": (), "first": (B,), "final": (B,)}
+        return tuple(_contiguous(p, rows.get(p.space, (B, T)), p.name in self.tape) for p in self.kernel.ports)
+
+    def _laid(self, B: int, T: int, n: int, strides: tuple[tuple[int, ...], ...]) -> Layout:
+        """For n threads, and for tensors with these strides, one by one in the order of the ports."""
         block, blocks, tile = self.geometry(B, T)
-        heads = self.kernel.heads.size if self.kernel.heads else 1
+        ports, heads = self.kernel.ports, self.kernel.heads.size if self.kernel.heads else 1
         chunks, chunk = self.chunks(blocks * heads, n)
         slots = min(blocks * heads * chunks, 2 * n if n > 1 else 1)
         times = {"tile": tile, "trail": tile + 1}
         stride = sum(up(size * block * times.get(space, 1)) for size, space in self.bytes)
-        tiles = -(-T // tile)
-        words = [B, T, tile, block, blocks, heads, n, slots, stride, tiles, chunks, chunk]
-        moved = sum(_row(p) for p in self.kernel.ports if p.space in ("input", "output")) * B * T * self.size
-        return (words, stride * slots + ALIGN, [_contiguous(p, T, tiles) for p in self.kernel.ports],
-                self.kernel.elementwise and moved > STREAM_BYTES)
+        steps = [_steps(p, s, B, p.name in self.tape) for p, s in zip(ports, strides)]
+        moved = sum(_row(p) for p in ports if p.space in ("input", "output")) * B * T * self.size
+        words = [B, T, tile, block, blocks, heads, n, slots, stride, -(-T // tile), chunks, chunk,
+                 *(word for some in steps for word in some), *(per_head for _, per_head in self.packs)]
+        return Layout(
+            struct.pack(f"{len(words)}q", *words), stride * slots + ALIGN + self.pack_bytes,
+            all(_dense(p, s) for p, s in zip(ports, strides)),
+            self.kernel.elementwise and moved > STREAM_BYTES and not any(
+                word * self.size % (self.width * self.size) for i in self.outputs for word in steps[i]))
 
-    def __call__(self, B: int, T: int, tensors: dict[str, Tensor], *, seed: int = 0, training: bool = False) -> None:
-        """Run. `tensors`: one per port by name; sums as [blocks, *shape], zeroed."""
-        words, nbytes, contiguous, streaming = self.laid(B, T, threads.num_threads())
-        memory = workspace(nbytes + self.pack_bytes)
-        words, packs = list(words), up(memory.data_ptr())
-        addresses, keep, late = [], [], []
-        for port, strides in zip(self.kernel.ports, contiguous):
-            x = given = tensors[port.name]
-            if x.is_neg() or not x.is_contiguous():
-                x = _dense(port, x)
-                strides = _strides(port, x)
-                if x is not given:
-                    keep.append(x)
-                    if port.space in RESULTS:
-                        late.append((given, x))
-            words += strides
-            addresses.append(x.data_ptr())
-            if streaming and port.space == "output":        # every row must begin where a register may
-                places = addresses[-1], *(n * self.size for n in strides)
-                streaming = not any(at % (self.width * self.size) for at in places)
-        for at, per_head in self.packs:
-            words.append(per_head)
-            addresses.append(packs + at)
-        self.function(self.block_type(*words, seed, training, streaming, packs + self.pack_bytes, *addresses))
-        for wanted, x in late:
-            wanted.copy_(x)
-        del keep, memory
+    def __call__(self, B: int, T: int, tensors: Sequence[Tensor], *, seed: int = 0, training: bool = False) -> None:
+        """Run. `tensors`: as `names` says; sums as [blocks, *shape], zeroed."""
+        given = [tensors[i] for i in self.order]
+        laid = self.laid(B, T, threads.num_threads(), tuple([x.stride() for x in given]))
+        if not laid.dense or any([x.is_neg() for x in given]):
+            return self._copied(B, T, tensors, seed, training)
+        memory = workspace(laid.nbytes)
+        packs, at = up(memory.data_ptr()), [x.data_ptr() for x in given]
+        streaming = laid.streaming and not any(at[i] % (self.width * self.size) for i in self.outputs)
+        self.function(laid.words + self.moving(seed, training, streaming, packs + self.pack_bytes, *at,
+                                               *[packs + offset for offset, _ in self.packs]))
+
+    def _copied(self, B: int, T: int, tensors: Sequence[Tensor], seed: int, training: bool) -> None:
+        """The same where a tensor has other strides than the kernel can follow, or where its memory holds the
+        negative of its values (torch's views of conjugates)."""
+        used = list(tensors)
+        for port, i in zip(self.kernel.ports, self.order):
+            if tensors[i].is_neg() or not _dense(port, tensors[i].stride()):
+                used[i] = tensors[i].resolve_neg().contiguous()
+        self(B, T, used, seed=seed, training=training)
+        for port, i in zip(self.kernel.ports, self.order):
+            if port.space in RESULTS and used[i] is not tensors[i]:
+                tensors[i].copy_(used[i])
 
 
 def tuned(kernel: Kernel, dtype: torch.dtype) -> Kernel:
@@ -142,43 +164,39 @@ def up(n: int) -> int:
     return -(-n // ALIGN) * ALIGN
 
 
-def _contiguous(port: Buffer, T: int, tiles: int) -> list[int]:
-    """`_strides` of a contiguous tensor."""
-    inner, row = port.numel, _row(port)
-    steps = {"input": T, "output": T, "check": tiles}.get(port.space, 0)
-    return [0 if port.space == "param" else row * max(1, steps), row if steps else 0, inner if port.heads else 0,
-            inner // port.axes[0].size if port.rows and inner else 0]
+def _shape(port: Buffer) -> tuple[int, ...]:
+    """Of one row of a port's tensor, all heads."""
+    return ((port.heads.size // port.groups,) if port.heads else ()) + tuple(d.size for d in port.axes)
 
 
 def _row(port: Buffer) -> int:
     """Elements of all heads."""
-    return port.numel * (port.heads.size // port.groups if port.heads else 1)
+    return prod(_shape(port))
 
 
-def _strides(port: Buffer, x: Tensor) -> list[int]:
-    """Batch, time, heads and first axis: strides in elements."""
-    s = x.stride()
-    lead = LEAD[port.space]
-    batch = s[0] if lead and x.shape[0] > 1 else 0
-    if lead and x.shape[0] == 1 and port.space in ("output", "final", "check"):
-        batch = s[0]
-    time = s[1] if lead == 2 else 0
-    heads = int(port.heads is not None)
-    return [batch, time, s[lead] if heads else 0, s[lead + heads] if port.rows else 0]
+def _contiguous(port: Buffer, rows: tuple[int, ...], tape: bool) -> tuple[int, ...]:
+    """Strides of a contiguous tensor with so many rows [B, T], [B] or none."""
+    shape = (*(reversed(rows) if tape else rows), *_shape(port))
+    return tuple(prod(max(1, n) for n in shape[i + 1:]) for i in range(len(shape)))
 
 
-def _dense(port: Buffer, x: Tensor) -> Tensor:
-    """With contiguous axes after those whose strides are free; a copy where they are not, or where memory holds the
-    negative of the values (torch's views of conjugates)."""
-    if x.is_neg():
-        return x.resolve_neg().contiguous()
-    free = LEAD[port.space] + int(port.heads is not None) + int(port.rows)
-    want = 1
-    for size, stride in zip(reversed(x.shape[free:]), reversed(x.stride()[free:])):
+def _steps(port: Buffer, strides: tuple[int, ...], B: int, tape: bool) -> tuple[int, int, int, int]:
+    """Elements from one to the next along the batch, time, heads and the first axis."""
+    lead, heads = len(strides) - len(_shape(port)), int(port.heads is not None)
+    batch, time = (*strides[:lead][::-1 if tape else 1], 0, 0)[:2]
+    return (batch if B > 1 or port.space in RESULTS else 0, time, strides[lead] if heads else 0,
+            strides[lead + heads] if port.rows else 0)
+
+
+def _dense(port: Buffer, strides: tuple[int, ...]) -> bool:
+    """Whether the axes after those whose strides are free are contiguous; a parameter has no free ones."""
+    shape = _shape(port)
+    free, want = 0 if port.space == "param" else int(port.heads is not None) + int(port.rows), 1
+    for size, stride in zip(reversed(shape[free:]), reversed(strides)):
         if size > 1 and stride != want:
-            return x.contiguous()
-        want *= size
-    return x
+            return False
+        want *= max(1, size)
+    return True
 
 
 def _pack_size(pack: Pack, kernel: Kernel) -> tuple[int, int]:

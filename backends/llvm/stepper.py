@@ -5,7 +5,6 @@ the addresses follow.
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +13,6 @@ from torch import Tensor, empty_like, nn
 from torch._C._dynamo.guards import TensorGuards
 
 from . import threads
-from .block import MOVING
 from .launch import Launch, up
 
 PLAIN = (Tensor, nn.Parameter)
@@ -30,10 +28,8 @@ class Stepper:
         if [p.name for p in ports] != list(tensors) or launch.kernel.packs:
             raise ValueError("a step takes the kernel's ports in their order, and no packs")
         self.function, self.threads, self.own = launch.function, threads.num_threads(), threading.local()
-        header, self.nbytes, strides, _ = launch.laid(B, 1, self.threads)
-        words = [*header, *(word for some in strides for word in some)]
-        self.fixed = struct.pack(f"{len(words)}q", *words)
-        self.pack = struct.Struct(f"{len(MOVING) + len(ports)}q").pack
+        laid = launch.laid(B, 1, self.threads, launch.contiguous(B, 1))
+        self.fixed, self.nbytes, self.pack = laid.words, laid.nbytes, launch.moving
         self.given = [(torch.Size(shape), dtype) for name, (shape, dtype) in tensors.items()
                       if not name.startswith(RESULTS)]
         # patterns for empty_like, which is the cheapest way to a tensor
