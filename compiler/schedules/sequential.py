@@ -156,9 +156,15 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
 
 def with_sweeps(cell: Cell, part: dict[str, str]) -> dict[str, str]:
     """The domains with sums over a matrix that the steps read anyway (an old state that the backward pass is given)
-    made in the steps, where it is in registers, and not ahead of them; what only follows from them comes later."""
+    made in the steps, where it is in registers, and not ahead of them; what only follows from them comes later. Nor
+    after them: sums over a matrix that the steps compute, for a sum over time."""
     nodes = cell.nodes()
     shapes = {s.type.shape for s in cell.states if s.type.rank > 1}
+    for n in cell.body:
+        if part[n.name] == "post" and is_reduction(n) and any(nodes[a].type.shape in shapes for a in n.args):
+            needed = [m for m in live(cell.body, [n.name]) if part[m] == "post"]
+            if not any(has_weights(nodes[m], nodes) for m in needed):
+                part = part | dict.fromkeys(needed, "step")
     read: dict[str, set[str]] = {}              # inputs of a state's shape that a value is made of, sums left out
     for n in cell.body:
         mine = {n.name} if n.op == "input" and n.type.shape in shapes else set()

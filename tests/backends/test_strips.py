@@ -45,7 +45,7 @@ def backward(source: str, **sizes: int):
     return build(lower(next(iter(cells.values())).elaborate(**sizes)), torch.float32).back.kernel
 
 
-@pytest.mark.parametrize("name", ["gla", "simple_gla", "rwkv6", "hgrn2"])
+@pytest.mark.parametrize("name", ["gla", "simple_gla", "rwkv6", "hgrn2", "retnet"])
 def test_large_states_go_back_in_strips(name):
     kernel = backward(name, K=64, V=64, N=2)
     (_, trail), = kernel.runs[0].trails.items()
