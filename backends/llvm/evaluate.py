@@ -94,7 +94,8 @@ class Evaluator:
     def _compute(self, node: Node, idx, c, b: ir.IRBuilder) -> ir.Value:
         written = node.name in self.own and (node.args or node.op in CONSTANTS)
         if node.name in self.part.reads and not written:
-            return self.get(self.part.reads[node.name], idx, c, b)
+            step = self._next(b) if node.op == "next" else self.step
+            return self.get(self.part.reads[node.name], idx, c, b, step)
         match node.op:
             case "literal":
                 t = {"real": self.real, "int": I64, "bool": BIT}[node.type.kind]
@@ -159,7 +160,7 @@ class Evaluator:
     def _leaf(self, name: str, idx, c, b) -> ir.Value:
         if name not in self.part.reads:
             raise NotImplementedError(f"{name}: a value without a buffer is read at computed places")
-        return self.get(self.part.reads[name], idx, c, b)
+        return self.get(self.part.reads[name], idx, c, b, self.step)
 
     def _fold(self, node: Node, idx, c, b) -> ir.Value:
         axis, times, total = node.attr("axis"), node.attr("times"), None
@@ -243,10 +244,16 @@ class Evaluator:
         return scope.memo[key]
 
     # -- memory ---------------------------------------------------------
-    def get(self, name: str, idx: tuple[Index, ...], c, b: ir.IRBuilder) -> ir.Value:
+    def _next(self, b: ir.IRBuilder) -> ir.Value:
+        """The step of the tile that comes next; at the last one, that one."""
+        if self.run.reverse:
+            return b.select(b.icmp_signed(">", self.step, i64(0)), b.sub(self.step, i64(1)), i64(0))
+        return self.frame.least(b, b.add(self.step, i64(1)), b.sub(self.rows_t, i64(1)))
+
+    def get(self, name: str, idx: tuple[Index, ...], c, b: ir.IRBuilder, step: ir.Value | None) -> ir.Value:
         buffer = self.buffer(name)
         width = max((ix.width for ix in idx), default=0)
-        start, rows = self.frame.row(b, buffer, c, self.step), self.frame.rows.get(name)
+        start, rows = self.frame.row(b, buffer, c, step), self.frame.rows.get(name)
         self._ahead(b, buffer, idx, start, rows)
         return load(b, self.frame.pointer(b, name), offset_of(b, buffer, idx, start, rows), buffer.kind, self.real,
                     width, lane_stride(b, buffer, idx, rows))

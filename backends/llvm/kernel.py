@@ -144,6 +144,9 @@ class _Item:
                     b.store(old, pair[1])
                 return []
 
+            if run.first.phases:
+                first = b.sub(steps, i64(1)) if run.reverse else i64(0)
+                self._phases(run, run.first, steps, first)
             if run.steps.phases:
                 self.nest.loop("step", i64(0), steps, 1, [], step, down=run.reverse)
             self._phases(run, run.after, steps, None)
@@ -162,7 +165,7 @@ class _Item:
         for p in part.phases:
             emitter = (SweepEmitter if p.sweep else PhaseEmitter)(
                 self.kernel, run, part, self.frame, self.nest, self.real, self.width, self.frame.count, steps, t)
-            if p is last:
+            if p is last and part is run.steps:
                 emitter.ahead = Ahead(self.kernel, run, self.frame, t)
             emitter.emit(p)
 

@@ -53,7 +53,7 @@ class Launch:
         size = self.size = torch.finfo(dtype).bits // 8
         nbytes = {"real": size, "int": 8, "bool": 1}
         self.bytes = [(b.numel * nbytes[b.kind], b.space) for b in self.kernel.scratch]
-        phases = [p for r in self.kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
+        phases = [p for r in self.kernel.runs for part in r.parts for p in part.phases]
         self.shares = any(p.weights for p in phases)                # rows share weights
         self.rows = max((p.unroll for p in phases if p.block == "rows" and p.domain == "tile"), default=1)
         self.sums = sum(p.numel for p in self.kernel.ports if p.space == "sum")

@@ -163,12 +163,12 @@ class StripEmitter(SweepEmitter):
     def _sofar(self, n: str, end: dict[str, Index]) -> ir.Value:
         """What the strips before have added to a sum over the rows."""
         s = next(s for s in self.after if s.node == n)
-        return self.get(s.buffer, (end[self.down],), end, self.nest.b)
+        return self.get(s.buffer, (end[self.down],), end, self.nest.b, self.step)
 
-    def get(self, name, idx, c, b) -> ir.Value:
+    def get(self, name, idx, c, b, step) -> ir.Value:
         if name in self.old:
             return self.old[name][(idx[0].copy, idx[1].copy)]
-        return super().get(name, idx, c, b)
+        return super().get(name, idx, c, b, step)
 
     def _put(self, s: Store, point, value: ir.Value, add: bool = False) -> None:
         if s.buffer in self.new:
@@ -184,7 +184,7 @@ class StripEmitter(SweepEmitter):
             if self.adding:
                 b = self.nest.b
                 idx = self._index(s.shape, point)
-                before = self.get(s.buffer, tuple(idx[a] for a, _ in s.index), point, b)
+                before = self.get(s.buffer, tuple(idx[a] for a, _ in s.index), point, b, self.step)
                 first = b.icmp_signed("==", self.at[self.lane][0].value(b), self._low())
                 value = b.select(first, value, b.fadd(value, before))
             self._put(s, point, value)

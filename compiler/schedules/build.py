@@ -15,9 +15,9 @@ from ..analysis.domains import has_weights
 from ..passes.dce import Dce, live
 from ..passes.lower import Lower
 from .heads import strip
-from .kernel import Buffer, Kernel
+from .kernel import Buffer, Kernel, Scratch
 from .lanes import common
-from .sequential import Scratch, build_run
+from .sequential import build_run
 from .strides import free_rows
 from .strips import striped
 
@@ -126,5 +126,5 @@ def _ports(cell: Cell, heads: Dim | None, split: frozenset[str], groups: dict[st
 def _used(scratch: Scratch, run) -> tuple[Buffer, ...]:
     """Scratch without the second buffers of states that are updated in place, and what nobody stores."""
     single = {f"{run.prefix}next.{s}" for s in run.states if s not in run.doubled}
-    stored = {s.buffer for part in (run.before, run.steps, run.after) for p in part.phases for s in p.stores}
+    stored = {s.buffer for part in run.parts for p in part.phases for s in p.stores}
     return tuple(b for b in scratch.buffers if b.name not in single and (b.space != "step" or b.name in stored))

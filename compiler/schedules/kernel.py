@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...ir.cell import Node
-from ...ir.types import Dim
+from ...ir.types import Dim, Type
 
 # spaces: input/output [B,T,*]; param [*]; first/final [B,*] (states at the ends);
 # state [rows,*] (the running value; `next` is its second buffer where needed);
@@ -49,6 +49,24 @@ class Buffer:
         for d in self.axes:
             n *= d.size
         return n
+
+
+@dataclass
+class Scratch:
+    """Names and collects the buffers of a kernel that live per task."""
+
+    prefix: str
+    buffers: list[Buffer] = field(default_factory=list)
+
+    def add(self, name: str, space: str, node_type: Type) -> str:
+        name = f"{self.prefix}{name}"
+        self.buffers.append(Buffer(name, space, node_type.kind, node_type.shape))
+        return name
+
+    @property
+    def steps(self) -> set[str]:
+        """Buffers that one phase of a step hands to another."""
+        return {b.name for b in self.buffers if b.space == "step"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +153,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One cell over the tile: phases before, at every step, and after the
-    steps. States live in buffers `PREFIXstate.NAME` and are written to
+    """One cell over the tile: phases before the steps, before the first one (as
+    a part of it), at every step, and after the steps. A node `next` is what the
+    step that comes next reads of a buffer (at a tile's last step, what that one
+    reads). States live in buffers `PREFIXstate.NAME` and are written to
     `PREFIXnext.NAME`, the same memory unless the state is in `doubled` or has a
     trail (state -> buffer): then they are neighbours there."""
 
@@ -144,11 +164,16 @@ class Run:
     reverse: bool
     nodes: dict[str, Node]
     before: Part
+    first: Part
     steps: Part
     after: Part
     states: tuple[str, ...]
     doubled: tuple[str, ...]
     trails: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.before, self.first, self.steps, self.after
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,5 +201,5 @@ class Kernel:
     @property
     def elementwise(self) -> bool:
         """Whether nothing is summed but over rows: what a call costs is then the memory it reads and writes."""
-        phases = [p for r in self.runs for part in (r.before, r.steps, r.after) for p in part.phases]
+        phases = [p for r in self.runs for part in r.parts for p in part.phases]
         return not any(p.call or p.groups for p in phases if p.rows == "map")

@@ -42,7 +42,7 @@ def common(kernel: Kernel, *cells: Cell) -> Dim | None:
     """The axis that all cells of a kernel can be cut along, if its loop nests have it as their lanes."""
     found = {separable(c) for c in cells}
     lane = found.pop() if len(found) == 1 else None
-    phases = [p for r in kernel.runs for part in (r.before, r.steps, r.after) for p in part.phases]
+    phases = [p for r in kernel.runs for part in r.parts for p in part.phases]
     if lane is None or any(p.call or p.lane == "red" and p.shape[-1:] == (lane,) for p in phases):
         return None
     return lane

@@ -8,7 +8,7 @@ from ...ir.types import Dim
 from .kernel import Buffer, Kernel, Part, Phase, Run
 from .views import is_reduction
 
-LEAVES = ("input", "state", "param", "literal", "iota", "training")
+LEAVES = ("input", "next", "state", "param", "literal", "iota", "training")
 
 
 def print_kernel(k: Kernel) -> str:
@@ -31,6 +31,7 @@ def print_kernel(k: Kernel) -> str:
         )
         for title, part in (
             ("before", run.before),
+            ("first step", run.first),
             ("steps" + (" down" if run.reverse else ""), run.steps),
             ("after", run.after),
         ):
@@ -100,4 +101,6 @@ def _inline(name: str, nodes: dict[str, Node], reads, own, seen: set[str], inden
 def _leaf(n: Node, reads) -> str:
     if n.op == "literal":
         return str(n.attr("value"))
+    if n.op == "next":
+        return f"{reads[n.name]}@next"
     return reads.get(n.name, n.name) if n.op in LEAVES else n.name

@@ -7,32 +7,18 @@ Gradients of parameters are sums over the rows of a tile.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from ...ir.cell import Cell, Node
 from ..analysis.domains import domains, has_weights
 from ..passes.dce import live
 from .hazards import doubled
-from .kernel import Buffer, Part, Run
+from .kernel import Part, Phase, Run, Scratch
 from .phases import Planner
+from .rotate import Rotation
 from .sums import SumPlanner
 from .units import inline_leaves
 from .views import ASSEMBLED, CALLS, is_reduction, reduced_dims
 
 STRUCTURE = ("broadcast", "slice", "index", "interleave")
-
-
-@dataclass
-class Scratch:
-    """Names and collects the buffers of a kernel that live per task."""
-
-    prefix: str
-    buffers: list[Buffer] = field(default_factory=list)
-
-    def add(self, name: str, space: str, node_type) -> str:
-        name = f"{self.prefix}{name}"
-        self.buffers.append(Buffer(name, space, node_type.kind, node_type.shape))
-        return name
 
 
 def _delayed(cell: Cell, part: dict[str, str]) -> dict[str, Node]:
@@ -149,8 +135,13 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
         return build_run(cell, scratch, inputs, params, outputs, sums, packing=packing, shared=shared | twice,
                          trails=trails)
     steps.reads.update(state_reads)
-    return Run(scratch.prefix, cell.reverse, nodes, Part(early, before.reads), Part(during, steps.reads),
-               Part(late + tuple(sums_of.afterwards), after.reads), tuple(s.name for s in cell.states),
+    first: tuple[Phase, ...] = ()
+    if packing:                                 # else for a step or a few: those ahead would not pay
+        known = frozenset((*inputs.values(), *given.values()))
+        first, during = Rotation(nodes, steps.reads, known, scratch).rotate(during)
+    return Run(scratch.prefix, cell.reverse, nodes, Part(early, before.reads), Part(first, steps.reads),
+               Part(during, steps.reads), Part(late + tuple(sums_of.afterwards), after.reads),
+               tuple(s.name for s in cell.states),
                tuple(s for s in doubled(cell, during, nodes, steps.reads) if s not in trails), trails)
 
 

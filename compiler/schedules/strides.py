@@ -13,7 +13,7 @@ def free_rows(kernel: Kernel) -> Kernel:
     """The kernel with `rows` set on those ports."""
     whole: set[str] = set()
     for run in kernel.runs:
-        for part in (run.before, run.steps, run.after):
+        for part in run.parts:
             for p in part.phases:
                 if p.call:
                     whole |= {part.reads[a] for a in run.nodes[p.call].args if a in part.reads}

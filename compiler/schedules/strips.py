@@ -70,6 +70,8 @@ def _run(run: Run, late: set[str], trails: set[str], scratch: set[str]) -> Strip
     sweep, *rest = run.steps.phases or (None,)
     if sweep is None or not sweep.sweep or len(sweep.shape) != 2 or any(p.sweep or p.call for p in rest):
         return None
+    if run.first.phases:                        # the sweep reads what the step before has summed up
+        return None
     run, totals = _whole(run, sweep)
     sweep, nodes, states = run.steps.phases[0], run.nodes, {f"{run.prefix}next.{s}" for s in run.states}
     over = {n: reduced_dims(nodes[n], nodes) for g in sweep.groups for n in g.nodes}

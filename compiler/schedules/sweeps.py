@@ -39,9 +39,9 @@ class Joiner:
                 if (both := self._both(out[i], out[j])) is None:
                     continue
                 between = out[i + 1:j]
-                if all(self._free(out[i], m) for m in between):
+                if all(self.free(out[i], m) for m in between):
                     out[i:j + 1] = [*between, both]
-                elif all(self._free(m, out[j]) for m in between):
+                elif all(self.free(m, out[j]) for m in between):
                     out[i:j + 1] = [both, *between]
                 else:
                     continue
@@ -94,7 +94,7 @@ class Joiner:
         written = {s.buffer for s in p.stores}
         return all(n in whole for n in self.reads(q) if self.buffers.get(n) in written)
 
-    def _free(self, p: Phase, q: Phase) -> bool:
+    def free(self, p: Phase, q: Phase) -> bool:
         """Whether `q`, which comes after `p`, may as well come before it."""
         written, late = {s.buffer for s in p.stores}, {s.buffer for s in q.stores}
         reads_p, reads_q = ({self.buffers.get(n) for n in self.reads(x)} for x in (p, q))

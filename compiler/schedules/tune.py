@@ -34,8 +34,8 @@ def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
             _sweep(q, run, p, width, budget, kernel) if q.sweep else
             _phase(q, run, width, budget, kernel.packing, per_head, packs, packed) for q in p.phases))
 
-    runs = tuple(replace(r, before=part(r, r.before), steps=part(r, r.steps), after=part(r, r.after))
-                 for r in kernel.runs)
+    runs = tuple(replace(r, before=part(r, r.before), first=part(r, r.first), steps=part(r, r.steps),
+                         after=part(r, r.after)) for r in kernel.runs)
     if kernel.strip:                            # the runs share their blocks of lanes
         least = min(r.steps.phases[0].vectors for r in runs)
         runs = tuple(replace(r, steps=replace(r.steps, phases=(replace(r.steps.phases[0], vectors=least),)))

@@ -76,7 +76,7 @@ def operand_indices(node: Node, idx: tuple, red: tuple = ()) -> list[tuple[str, 
             return [(a, (OPAQUE,)) for a in node.args]
         case "random":
             return [(node.args[0], ())]
-        case "literal" | "iota" | "training" | "input" | "param" | "state":
+        case "literal" | "iota" | "training" | "input" | "next" | "param" | "state":
             return []
     raise NotImplementedError(op)
 
