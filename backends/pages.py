@@ -14,14 +14,12 @@ import ctypes
 import os
 import sys
 import threading
-from collections import OrderedDict
-from dataclasses import dataclass
 from functools import cache
 from math import prod
 
 import numpy as np
 import torch
-from torch import Tensor, UntypedStorage
+from torch import Tensor
 from torch._C import _storage_Use_Count
 
 LARGE = 1 << 20                # bytes from which a result comes from the pool
@@ -35,21 +33,33 @@ RECENT = 16                    # blocks lent last, of which the last idle one is
 _own = threading.local()
 
 
-@dataclass(slots=True)
 class Block:
-    """Memory of the pool, and the storage of the last result on it."""
+    """Memory of the pool, and on it a tensor of some shape and dtype, of which results are aliases."""
 
-    memory: np.ndarray
-    storage: UntypedStorage
-    handle: int
+    __slots__ = ("memory", "kind", "tensor", "storage", "address", "alone")
 
-    @property
+    def __init__(self, memory: np.ndarray, shape: tuple[int, ...], dtype: torch.dtype):
+        self.memory, self.kind = memory, (shape, dtype)
+        with torch.inference_mode(False):       # as results, for which autograd may have a use later
+            self.tensor = torch.frombuffer(memory, dtype=dtype, count=prod(shape)).view(shape)
+        self.storage = self.tensor.untyped_storage()
+        self.address, self.alone = self.tensor.data_ptr(), self.users()
+
+    def users(self) -> tuple[int, int]:
+        """How many have the storage: torch counts tensors, Python those who hold the storage itself."""
+        return _storage_Use_Count(self.storage._cdata), sys.getrefcount(self.storage)
+
     def idle(self) -> bool:
-        """Whether nobody else has the storage: torch counts tensors, Python those who hold the storage itself."""
-        return _storage_Use_Count(self.handle) == 1 and sys.getrefcount(self.storage) == 2
+        """Whether nobody else has it, and torch has not moved it to share it with a process."""
+        return self.users() == self.alone and self.tensor.data_ptr() == self.address
+
+    def claimed(self) -> bool:
+        """Take it out of the pool if it is idle. Every change of the pool is one operation of a dictionary: what
+        another thread has lent in between is not idle any more, and has left the pool for good."""
+        return self.idle() and _pool.pop(self.address, None) is self and self.idle()
 
 
-_pool: OrderedDict[int, Block] = OrderedDict()      # by address, the one lent last at the end
+_pool: dict[int, Block] = {}      # by address, the one lent last at the end
 
 
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -57,7 +67,16 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     nbytes = prod(shape) * dtype.itemsize
     if nbytes < LARGE:
         return torch.empty(shape, dtype=dtype)
-    return torch.empty(0, dtype=dtype).set_(_lend(nbytes), 0, shape)    # no view: those may not be changed in place
+    kind, blocks = (shape, dtype), [*_pool.values()]
+    blocks = [*reversed(blocks[-RECENT:]), *blocks[:-RECENT]]
+    block = next((b for b in blocks if b.kind == kind and b.claimed()), None)
+    if block is None:
+        size = _rounded(nbytes)
+        memory = next((b.memory for b in blocks if b.memory.nbytes == size and b.claimed()), None)
+        block = Block(_new(size) if memory is None else memory, shape, dtype)
+    result = block.tensor.data                  # no view: those may not be changed in place
+    _pool[block.address] = block                # not idle now, while the result lives
+    return result
 
 
 def workspace(nbytes: int) -> Tensor:
@@ -84,11 +103,7 @@ def _aligned(size: int, pages: int) -> Tensor:
 
 def free_memory() -> int:
     """Return the memory of results that are gone to the system. Gives the number of bytes."""
-    freed = 0
-    for address, block in list(_pool.items()):
-        if _claim(address, block):
-            freed += block.memory.nbytes
-    return freed
+    return sum(block.memory.nbytes for block in list(_pool.values()) if block.claimed())
 
 
 @cache
@@ -106,42 +121,13 @@ def _rounded(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
-def _lend(nbytes: int) -> UntypedStorage:
-    """A storage of so many bytes that nobody has: on an idle block, or on a new one."""
-    size, addresses = _rounded(nbytes), list(_pool)
-    for address in (*reversed(addresses[-RECENT:]), *addresses[:-RECENT]):
-        block = _pool.get(address)
-        if block is not None and block.memory.nbytes == size and _claim(address, block):
-            if block.storage.nbytes() != nbytes:
-                block = _block(block.memory, nbytes)
-            storage = block.storage             # held from here on: back in the pool, the block is not idle
-            _pool[address] = block
-            return storage
-    memory = torch.empty(size, dtype=torch.uint8) if size < HUGE else _aligned(size, size // HUGE)
-    block = _block(memory.numpy(), nbytes)
-    storage = block.storage
-    _pool[memory.data_ptr()] = block
+def _new(size: int) -> np.ndarray:
+    """A block's memory. Those lent longest ago leave the pool for it: memory in use goes when its tensors do."""
     for address in list(_pool):
-        if sum(b.memory.nbytes for b in list(_pool.values())) <= limit():
+        if sum(block.memory.nbytes for block in list(_pool.values())) + size <= limit():
             break
         _pool.pop(address, None)
-    return storage
-
-
-def _claim(address: int, block: Block) -> bool:
-    """Take a block out of the pool, if it is idle: then it is the caller's alone, whatever other threads do. One whose
-    storage torch has moved elsewhere (to share it with a process, say) is gone: others may have its memory."""
-    if not block.idle or _pool.pop(address, None) is not block:
-        return False
-    if not block.idle:                          # lent by another thread in between
-        _pool[address] = block
-        return False
-    return block.storage.data_ptr() == address
-
-
-def _block(memory: np.ndarray, nbytes: int) -> Block:
-    storage = torch.frombuffer(memory, dtype=torch.uint8, count=nbytes).untyped_storage()
-    return Block(memory, storage, storage._cdata)
+    return (torch.empty(size, dtype=torch.uint8) if size < HUGE else _aligned(size, size // HUGE)).numpy()
 
 
 @cache

@@ -4,6 +4,7 @@ plain tensors outside of any tracing, with a tenth of the fixed cost."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from .ports import fail
 OPTIONS = 4         # arguments of `_Recur` before the tensors
 PLAIN = (Tensor, nn.Parameter)
 Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]      # inputs, params, states
+_zeros = lru_cache(maxsize=8)(recur.zeros)                   # which executables only read
 
 
 def watched() -> bool:
@@ -92,7 +94,9 @@ class _Recur(torch.autograd.Function):
     def backward(ctx, *grads):
         plan: Plan = ctx.plan
         groups, tape = _split(ctx.saved_tensors, ctx.counts)
-        d_outputs, d_finals = recur.cotangents(plan, groups, grads)
+        # Where derivatives are recorded, or followed otherwise, zeros may become part of a result.
+        zeros = recur.zeros if torch.is_grad_enabled() or watched() else _zeros
+        d_outputs, d_finals = recur.cotangents(plan, groups, grads, zeros)
         if any(d is not None and is_legacy_batchedtensor(d) for d in grads):
             fail("not_yet", what=f"a batch of gradients of `{plan.cell.name}` at once (is_grads_batched, vectorize)",
                  instead="call grad() once for each, or torch.func.jacrev of layer.reference")

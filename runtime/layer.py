@@ -119,8 +119,8 @@ class Layer(Module):
             fail("option_value", option="state", expected="a dict of tensors by the names of the states",
                  actual=type(state).__name__)
         xs, state = arrange(self._inputs, inputs, named, self.cell.name), {} if state is None else state
-        if torch.is_autocast_enabled(self._device.type):
-            xs = [widened(p, x) for p, x in zip(self._inputs, xs)]
+        xs = [widened(p, x) for p, x in zip(self._inputs, xs)]
+        if state:
             states = {p.name: p for p in self._states}
             state = {k: widened(states[k], x) if k in states else x for k, x in state.items()}
         return xs, state
@@ -180,6 +180,14 @@ class Layer(Module):
                 return self._state_parts.split(states)
         if state:
             check_state(self._states, state, B, self._device)
+        elif start is self._start and not direct.watched():
+            first = self._first
+            if first is None or first[0] != B:
+                first = self._first = B, self._from_start({}, start, B)
+            return list(first[1])
+        return self._from_start(state, start, B)
+
+    def _from_start(self, state: State, start: list[Tensor], B: int) -> list[Tensor]:
         return self._state_parts.split(
             [state[p.name] if p.name in state else x.expand(B, *p.sizes) for p, x in zip(self._states, start)])
 

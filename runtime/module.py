@@ -84,6 +84,7 @@ class Module(nn.Module):
         # The states' initial values, where they are numbers of the text.
         self._start = self._state_parts.join(plan.static.constants(self._dtype, self._device)) \
             if plan.static.fixed else None
+        self._first = None      # for calls without a state: B, the initial states of so many sequences
         self._idle = plan.static.idle       # read here: torch.compile cannot trace a cached_property's first use
         self._cached = None     # for `step`: versions, what `_derive` gave, the parameters
         self._fast = getattr(plan.executable, "step", None)
@@ -119,7 +120,7 @@ class Module(nn.Module):
 
     def __getstate__(self):
         # The plan stays behind: it belongs to a process and is found or built again.
-        return self.__dict__ | dict.fromkeys(("_plan", "_fast", "_quick", "_result", "_start", "_cached"))
+        return self.__dict__ | dict.fromkeys(("_plan", "_fast", "_quick", "_result", "_start", "_first", "_cached"))
 
     def __setstate__(self, state):
         super().__setstate__(state)

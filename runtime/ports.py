@@ -74,6 +74,8 @@ def arrange(ports: Sequence[Port], given: Sequence[Tensor], named: Mapping[str, 
     if not named and len(given) == len(ports):
         return list(given)
     names = [p.name for p in ports]
+    if not given and [*named] == names:
+        return [*named.values()]
     if len(given) > len(ports):
         many = f"{len(ports)} input{'s' * (len(ports) != 1)} ({', '.join(names)})"
         fail("argument_count", name=cell, expected=many, actual=len(given))
@@ -154,7 +156,8 @@ HALVES = (torch.bfloat16, torch.float16)
 def widened(p: Port, x: Tensor) -> Tensor:
     """Under torch.autocast layers before this one give 16-bit numbers: they are cast to the module's dtype, as autocast
     does for operations that want float32. Elsewhere a dtype that is not the module's is an error (`check`)."""
-    if isinstance(x, Tensor) and x.dtype in HALVES and x.dtype != p.dtype and p.dtype.is_floating_point:
+    if isinstance(x, Tensor) and x.dtype in HALVES and x.dtype != p.dtype and p.dtype.is_floating_point \
+            and torch.is_autocast_enabled(x.device.type):
         return x.to(p.dtype)
     return x
 

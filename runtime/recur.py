@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..backends.recording import recording
 from ..ir.cell import Cell
-from .plan import Meta, Plan, find
+from .plan import Plan, find
 from .ports import fail
 
 INSTEAD = 'use layer.reference or backend="interpreter", whose operations are torch\'s own'
@@ -124,18 +124,20 @@ def _ends(key: str) -> int:
     return len(plan.output_meta) + len(plan.state_meta)
 
 
-def cotangents(plan: Plan, groups: Sequence[list[Tensor]],
-               grads: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
-    """Those of the real outputs and of the real final states. Where nothing
-    flows back: one zero of a value's shape, repeated by its strides."""
-    B, T = groups[0][0].shape[:2]
-    like = next(x for group in groups for x in group if x.is_floating_point())
+def zeros(lead: tuple[int, ...], sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One zero value, repeated by its strides."""
+    return torch.zeros(sizes, dtype=dtype, device=device).expand(*lead, *sizes)
 
-    def pick(grads: Sequence[Tensor | None], meta: Sequence[Meta], lead: tuple[int, ...]) -> list[Tensor]:
-        return [like.new_zeros(sizes, dtype=dtype).expand(*lead, *sizes) if d is None else d
-                for d, (sizes, dtype) in zip(grads, meta) if dtype.is_floating_point]
 
-    return pick(grads, plan.output_meta, (B, T)), pick(grads[len(plan.output_meta):], plan.state_meta, (B,))
+def cotangents(plan: Plan, groups: Sequence[list[Tensor]], grads: Sequence[Tensor | None],
+               zeros: Callable[..., Tensor] = zeros) -> tuple[list[Tensor], list[Tensor]]:
+    """Those of the real outputs and of the real final states; `zeros` where nothing flows back."""
+    (B, T), device = groups[0][0].shape[:2], groups[0][0].device
+    n = len(plan.output_meta)
+    return ([zeros((B, T), *meta, device) if d is None else d
+             for d, meta in zip(grads, plan.output_meta) if meta[1].is_floating_point],
+            [zeros((B,), *meta, device) if d is None else d
+             for d, meta in zip(grads[n:], plan.state_meta) if meta[1].is_floating_point])
 
 
 def _backward(ctx, grads):

@@ -103,8 +103,9 @@ def take(named: dict[str, object], inputs: Collection[str]) -> Sequences | None:
     """Removes the arguments of `ARGUMENTS` that are given from `named`; None if nothing is said with them. A name that
     the program gives to an input means that input."""
     given = {k: named.pop(k) for k in ARGUMENTS if k in named and k not in inputs}
-    said = Sequences(**{k: v for k, v in given.items() if v is not None})
-    return said if any(v is not None and v is not False for v in given.values()) else None
+    if not any(v is not None and v is not False for v in given.values()):
+        return None
+    return Sequences(**{k: v for k, v in given.items() if v is not None})
 
 
 def call(spec: Sequences, own: plan.Plan, groups: direct.Lists, seed: Tensor | None, training: bool,

@@ -131,3 +131,20 @@ def test_a_result_has_a_storage_of_its_size():
     """So that a file it is saved to has nothing else."""
     for numel in (N, N + 5, N + 50_000, N):
         assert empty(numel, dtype=torch.float32).untyped_storage().nbytes() == 4 * numel
+
+
+def test_memory_of_inference_serves_training():
+    with torch.inference_mode():
+        address = empty(N, dtype=torch.float32).data_ptr()
+    x = empty(N, dtype=torch.float32).fill_(2.0)
+    leaf = torch.ones(N, requires_grad=True)
+    (leaf * x).sum().backward()                 # saves x, which an inference tensor would refuse
+    assert x.data_ptr() == address and (leaf.grad == 2.0).all()
+
+
+def test_a_result_has_a_version_of_its_own():
+    for _ in range(2):
+        x = empty(N, dtype=torch.float32)
+        assert x._version == 0
+        x.add_(1.0)
+        assert x._version == 1 and not x._is_view()
