@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -160,6 +161,38 @@ def test_inference_mode(build, counter_cell):
         x, k = randn(2, 1, 3), torch.ones(2, 1, dtype=torch.int64)
         y, _ = counter.step(x[:, 0], k[:, 0])
         torch.testing.assert_close(y.total, counter(x, k)[0].total[:, 0])
+
+
+def test_calls_without_a_state_of_any_number_of_sequences(lstm):
+    """By turns, from several threads, in inference mode and then with gradients: what a call keeps of its start serves
+    the next, and what it gives is the caller's to change."""
+    xs = {B: randn(B, 4, 3) for B in (2, 1, 3)}
+    with torch.inference_mode():
+        wanted = {B: lstm(x)[0].clone() for B, x in xs.items()}
+    for B, x in xs.items():
+        y, state = lstm(x.requires_grad_())
+        y.sum().backward()
+        torch.testing.assert_close(y, wanted[B])
+        with torch.no_grad():
+            for v in (y, *state.values(), x.grad, *lstm(x[:, :0])[1].values()):
+                v.fill_(7.0)
+
+    def same(B: int) -> bool:
+        return torch.allclose(lstm(xs[B])[0], wanted[B])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(same, 40 * [*xs]))
+
+
+def test_gradients_of_absent_results_are_nobodys_to_change(lstm):
+    """A gradient that is zero since nothing flows back is new memory at every call."""
+    for _ in range(2):
+        state = {k: torch.zeros(1, 5, dtype=torch.float64, requires_grad=True) for k in "hc"}
+        _, end = lstm(randn(1, 0, 3, requires_grad=True), state=state)
+        d = torch.autograd.grad(end["h"].sum(), state["c"], allow_unused=True)[0]
+        assert d is None or not d.any()
+        if d is not None:
+            d.fill_(1.0)
 
 
 @pytest.mark.parametrize("state,pattern", [([1], "must be a dict"), ({"s": [1.0]}, "`s` must be a tensor"),
