@@ -11,6 +11,7 @@ from ostinato.compiler.passes.fold import Fold
 from ostinato.compiler.passes.gates import Gates
 from ostinato.compiler.passes.regroup import Regroup
 from ostinato.compiler.passes.static import hoist
+from ostinato.frontend.load import load
 from ostinato.ir import interp
 
 PASSES = [Canonicalise(), Fold(), Cse(), Dce(), Gates(), Regroup(), Order()]
@@ -117,6 +118,22 @@ def test_sums_are_regrouped_by_domain():
     steps = [n for n in cell.body if n.op == "add" and domain[n.name] == "step"]
     assert len(steps) == 4 + 1          # four gates and the cell's own sum: W x + b is one value, ahead
     assert len([n for n in cell.body if n.op == "add" and domain[n.name] == "pre"]) == 4
+
+
+@pytest.mark.parametrize("scales, left", [
+    ("g[t] * S[t-1]", 0), ("a[t] * S[t-1]", 0), ("g[t] * (a[t] * S[t-1])", 0), ("S[t-1] * g[t] * a[t]", 0),
+    ("v[t] * S[t-1]", 1), ("late[t-1] * S[t-1]", 1), ("outer(a[t], v[t]) * S[t-1]", 1)])
+def test_what_scales_the_rows_of_a_matrix_scales_its_vector(scales, left):
+    """Not what differs along its lanes, nor what the steps compute."""
+    cell = load("cell c(K, V) {\n  input k: [K], a: [K], v: [V], g: []\n  state S: [K, V] = 0, late: [] = 1\n"
+                f"  late[t] = 0.5 * late[t-1] + g[t]\n  S[t] = S[t-1] + outer(a[t], k[t] @ ({scales}))\n"
+                "  output o: [V] = k[t] @ S[t]\n}").cells["c"].elaborate(K=3, V=4)
+    cell = Dce()(Canonicalise()(cell))
+    found = Regroup()(cell)
+    assert_same(cell, found)
+    nodes = found.nodes()
+    matrices = {nodes[x].op for n in found.body if n.op == "contract" for x in n.args if len(nodes[x].type.shape) > 1}
+    assert ("mul" in matrices) is bool(left)
 
 
 def test_weights_of_joined_vectors_are_cut():
