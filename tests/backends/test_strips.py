@@ -9,6 +9,7 @@ import pytest
 import torch
 from ostinato.backends.llvm.executable import build
 from ostinato.compiler.pipeline import lower
+from ostinato.compiler.schedules import strips
 from ostinato.frontend.load import load
 from ostinato.runtime.sample import sample_inputs
 
@@ -80,6 +81,14 @@ def test_cells(update, read, K, V, T):
 @pytest.mark.parametrize("name, T", [("gla", 31), ("gla", 32), ("gla", 1), ("gla", 2), ("simple_gla", 65), ("hgrn2", 40)])
 def test_zoo(name, T):
     agree(name, T, 1e-12, torch.float64, K=64, V=64, N=3)
+
+
+@pytest.mark.parametrize("name", ["gla", "simple_gla", "rwkv5", "rwkv6", "hgrn2", "retnet", "gateloop"])
+def test_any_size(name, monkeypatch):
+    """Strips of states of any size agree, whether they pay or not: rows and lanes left over."""
+    monkeypatch.setattr(strips, "LARGE", 1)
+    monkeypatch.setattr(strips, "WIDTH", 1)
+    agree(name, 5, 1e-12, torch.float64, K=10, V=19, N=2)
 
 
 def test_float32():
