@@ -18,7 +18,9 @@ from ...ir.cell import Node
 from ...ir.types import Dim
 from .hazards import read_points
 from .kernel import Group, Phase, Scratch, Store
-from .sweeps import COLUMNS, Joiner
+from .sweeps import Joiner
+
+SUMS = 6             # of any kind in the sweep that makes the next step's, at most: more would not stay in registers
 
 
 @dataclass
@@ -78,8 +80,8 @@ class Rotation:
             return {}
         made = {s.buffer: s.node for s in q.stores if s.shape == q.shape}
         new = {s: made.get(f"{self.scratch.prefix}next.{s}") for s in states}
-        columns = [n for g in (*p.groups, *q.groups) if g.dims == p.shape[-2:-1] for n in g.nodes]
-        return new if None not in new.values() and len(columns) <= COLUMNS else {}
+        sums = sum(len(g.nodes) for g in (*p.groups, *q.groups))
+        return new if None not in new.values() and sums <= SUMS else {}
 
     # -- doing it --------------------------------------------------------
     def _move(self, out: list[Phase], i: int, j: int, new: dict[str, str]) -> Phase:
