@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch._C import _storage_Use_Count
 
-LARGE = 1 << 20                # bytes from which a result comes from the pool
+LARGE = 1 << 17                # bytes from which a result comes from the pool, and malloc's memory from the system
 STEPS = 8                      # block sizes between a power of two and the next
 HUGE, HUGEPAGE = 1 << 21, 14   # bytes of a huge page; MADV_HUGEPAGE
 BROAD = 1 << 18                # bytes from which a workspace is worth a huge page

@@ -101,10 +101,10 @@ class _Recur(torch.autograd.Function):
             fail("not_yet", what=f"a batch of gradients of `{plan.cell.name}` at once (is_grads_batched, vectorize)",
                  instead="call grad() once for each, or torch.func.jacrev of layer.reference")
         if torch.is_grad_enabled() and hasattr(plan.executable, "recorded"):
-            found = _again(plan, groups, [*d_outputs, *d_finals], ctx.seed, ctx.training)
+            found = _again(plan, groups, _real(d_outputs + d_finals), ctx.seed, ctx.training)
         elif torch.is_grad_enabled():   # create_graph=True: the operator knows what to say about second derivatives
             found = torch.ops.ostinato.recur_backward(
-                plan.key, *groups, tape, d_outputs, d_finals,
+                plan.key, *groups, tape, _real(d_outputs), _real(d_finals),
                 torch.tensor(ctx.seed) if recur.draws(plan.cell) else None, ctx.training)
         else:
             found = recur.gradients(plan, groups, tape, d_outputs, d_finals, ctx.seed, ctx.training,
@@ -112,6 +112,10 @@ class _Recur(torch.autograd.Function):
         rest = iter(found)
         return (None, None, None, None,
                 *(next(rest) if real else None for reals in plan.reals for real in reals))
+
+
+def _real(cotangents: list[Tensor | None]) -> list[Tensor]:
+    return [d for d in cotangents if d is not None]
 
 
 def _again(plan: Plan, groups: Lists, cotangents: list[Tensor], seed: int, training: bool) -> list[Tensor | None]:

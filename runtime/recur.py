@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..backends.recording import recording
 from ..ir.cell import Cell
-from .plan import Plan, find
+from .plan import Meta, Plan, find
 from .ports import fail
 
 INSTEAD = 'use layer.reference or backend="interpreter", whose operations are torch\'s own'
@@ -78,7 +78,9 @@ def recur_backward(key: str, inputs: list[Tensor], params: list[Tensor], states:
                    d_outputs: list[Tensor], d_finals: list[Tensor], seed: Tensor | None,
                    training: bool) -> list[Tensor]:
     """Gradients of the real inputs, params and states, from those of the real outputs and final states."""
-    return gradients(find(key), (inputs, params, states), tape, d_outputs, d_finals, number(seed), training)
+    plan = find(key)
+    return gradients(plan, (inputs, params, states), tape, _spread(d_outputs, plan.output_meta),
+                     _spread(d_finals, plan.state_meta), number(seed), training)
 
 
 @torch.library.register_fake("ostinato::recur_backward")
@@ -87,26 +89,21 @@ def _(key, inputs, params, states, tape, d_outputs, d_finals, seed, training):
             for x, real in zip(group, reals) if real]
 
 
-def gradients(plan: Plan, groups: Sequence[list[Tensor]], tape: list[Tensor], d_outputs: list[Tensor],
-              d_finals: list[Tensor], seed: int, training: bool, of_inputs: bool = True) -> list[Tensor | None]:
-    """The work of `recur_backward`. Without `of_inputs`, inputs may have None."""
+def gradients(plan: Plan, groups: Sequence[list[Tensor]], tape: list[Tensor], d_outputs: list[Tensor | None],
+              d_finals: list[Tensor | None], seed: int, training: bool, of_inputs: bool = True) -> list[Tensor | None]:
+    """The work of `recur_backward`; what is not real has None. Without `of_inputs`, inputs may have None, too."""
     try:
-        found = plan.executable.backward(*groups, tape, _spread(d_outputs, _real(plan.output_meta)),
-                                         _spread(d_finals, _real(plan.state_meta)), seed=seed, training=training,
+        found = plan.executable.backward(*groups, tape, d_outputs, d_finals, seed=seed, training=training,
                                          of_inputs=of_inputs)
     except NotImplementedError as missing:
         refuse(plan, missing)
     return [d for group, reals in zip(found, plan.reals) for d, real in zip(group, reals) if real]
 
 
-def _real(meta: Sequence[tuple]) -> list[bool]:
-    return [dtype.is_floating_point for _, dtype in meta]
-
-
-def _spread(values: Sequence[Tensor], reals: Sequence[bool]) -> list[Tensor | None]:
-    """`values`, one per true entry of `reals`, with None at the others."""
+def _spread(values: Sequence[Tensor], meta: Sequence[Meta]) -> list[Tensor | None]:
+    """Those of the real values, with None for the others."""
     found = iter(values)
-    return [next(found) if real else None for real in reals]
+    return [next(found) if dtype.is_floating_point else None for _, dtype in meta]
 
 
 def _setup(ctx, inputs, output) -> None:
@@ -130,14 +127,15 @@ def zeros(lead: tuple[int, ...], sizes: tuple[int, ...], dtype: torch.dtype, dev
 
 
 def cotangents(plan: Plan, groups: Sequence[list[Tensor]], grads: Sequence[Tensor | None],
-               zeros: Callable[..., Tensor] = zeros) -> tuple[list[Tensor], list[Tensor]]:
-    """Those of the real outputs and of the real final states; `zeros` where nothing flows back."""
+               zeros: Callable[..., Tensor] = zeros) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """Those of the outputs and of the final states: `zeros` where nothing flows back, None for what is not real."""
     (B, T), device = groups[0][0].shape[:2], groups[0][0].device
-    n = len(plan.output_meta)
-    return ([zeros((B, T), *meta, device) if d is None else d
-             for d, meta in zip(grads, plan.output_meta) if meta[1].is_floating_point],
-            [zeros((B,), *meta, device) if d is None else d
-             for d, meta in zip(grads[n:], plan.state_meta) if meta[1].is_floating_point])
+
+    def each(grads: Sequence[Tensor | None], meta: Sequence[Meta], lead: tuple[int, ...]) -> list[Tensor | None]:
+        return [None if not dtype.is_floating_point else zeros(lead, sizes, dtype, device) if d is None else d
+                for d, (sizes, dtype) in zip(grads, meta)]
+
+    return each(grads, plan.output_meta, (B, T)), each(grads[len(plan.output_meta):], plan.state_meta, (B,))
 
 
 def _backward(ctx, grads):
@@ -146,7 +144,7 @@ def _backward(ctx, grads):
     groups = [[saved.pop(0) for _ in range(n)] for n in ctx.counts]
     if not ctx.keep:
         saved = torch.ops.ostinato.recur(ctx.key, *groups, ctx.seed, ctx.training, True)[_ends(ctx.key):]
-    d_outputs, d_finals = cotangents(plan, groups, grads)
+    d_outputs, d_finals = ([d for d in some if d is not None] for some in cotangents(plan, groups, grads))
     found = iter(torch.ops.ostinato.recur_backward(ctx.key, *groups, saved, d_outputs, d_finals, ctx.seed,
                                                    ctx.training))
     dx, dp, ds = ([next(found) if real else None for real in reals] for reals in plan.reals)
