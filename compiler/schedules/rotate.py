@@ -124,7 +124,7 @@ class Rotation:
 
     def _follow(self, rest: Phase, between: list[Phase], q: Phase, others: list[Phase], sums: set[str]) -> list[Phase]:
         """What follows from the sums is computed in the sweep, where it is used, if that reads them at its own lanes
-        only (it stores the next ones block by block), and no phase between needs it."""
+        only (it stores the next ones block by block), and no phase between has to come between."""
         joiner = Joiner(self.nodes, self.reads)
         elsewhere = {self.reads.get(n) for m in (*between, *others) for n in joiner.reads(m)}
         own = {s.node: s.buffer for s in rest.stores
@@ -133,12 +133,13 @@ class Rotation:
         both = replace(q, stores=(*(s for s in rest.stores if own.get(s.node) != s.buffer), *q.stores))
         made, lanes = {s.buffer for s in rest.stores}, tuple((v, 0) for v in both.along(rest.shape))
         stale = {n for n in joiner.reads(q) if self.reads.get(n) in made} - own.keys() - both.written(reads)
+        early, late = joiner.around(rest, between)
         if stale or any(at != lanes for at in read_points(both, self.nodes, reads, sums)) or \
-                not all(joiner.free(rest, m) for m in between):
+                not all(joiner.free(m, q) for m in late):
             return [rest, *between, q]
         for n in own:
             del self.reads[n]
-        return [*between, both]
+        return [*early, both, *late]
 
 
 def _without_rows(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:

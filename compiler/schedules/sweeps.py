@@ -38,13 +38,10 @@ class Joiner:
             for j in range(len(out) - 1, i, -1):
                 if (both := self._both(out[i], out[j])) is None:
                     continue
-                between = out[i + 1:j]
-                if all(self.free(out[i], m) for m in between):
-                    out[i:j + 1] = [*between, both]
-                elif all(self.free(m, out[j]) for m in between):
-                    out[i:j + 1] = [both, *between]
-                else:
+                early, late = self.around(out[i], out[i + 1:j])
+                if not all(self.free(m, out[j]) for m in late):
                     continue
+                out[i:j + 1] = [*early, both, *late]
                 i = len(out) - 1                # what could not join before may do so now
                 break
             i -= 1
@@ -93,6 +90,14 @@ class Joiner:
         whole = {s.node for s in p.stores if len(s.shape) == len(space)}
         written = {s.buffer for s in p.stores}
         return all(n in whole for n in self.reads(q) if self.buffers.get(n) in written)
+
+    def around(self, p: Phase, phases: list[Phase]) -> tuple[list[Phase], list[Phase]]:
+        """Of phases that come after `p`: those that may as well come before it, and those that must follow it."""
+        early: list[Phase] = []
+        late: list[Phase] = []
+        for m in phases:
+            (early if all(self.free(x, m) for x in (p, *late)) else late).append(m)
+        return early, late
 
     def free(self, p: Phase, q: Phase) -> bool:
         """Whether `q`, which comes after `p`, may as well come before it."""
