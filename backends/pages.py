@@ -28,6 +28,7 @@ HUGE, HUGEPAGE = 1 << 21, 14   # bytes of a huge page; MADV_HUGEPAGE
 BROAD = 1 << 18                # bytes from which a workspace is worth a huge page
 KEPT = 1 << 23                 # bytes that a thread keeps as its workspace, at most
 
+MOST = 256                     # blocks in the pool: each may be looked at when a result wants one
 RECENT = 16                    # blocks lent last, of which the last idle one is taken: it may still be in a cache
 
 _own = threading.local()
@@ -36,22 +37,21 @@ _own = threading.local()
 class Block:
     """Memory of the pool, and on it a tensor of some shape and dtype, of which results are aliases."""
 
-    __slots__ = ("memory", "kind", "tensor", "storage", "address", "alone")
+    __slots__ = ("memory", "size", "kind", "tensor", "address", "storage", "handle", "tensors", "holders")
 
     def __init__(self, memory: np.ndarray, shape: tuple[int, ...], dtype: torch.dtype):
-        self.memory, self.kind = memory, (shape, dtype)
+        self.memory, self.size, self.kind = memory, memory.nbytes, (shape, dtype)
         with torch.inference_mode(False):       # as results, for which autograd may have a use later
             self.tensor = torch.frombuffer(memory, dtype=dtype, count=prod(shape)).view(shape)
-        self.storage = self.tensor.untyped_storage()
-        self.address, self.alone = self.tensor.data_ptr(), self.users()
-
-    def users(self) -> tuple[int, int]:
-        """How many have the storage: torch counts tensors, Python those who hold the storage itself."""
-        return _storage_Use_Count(self.storage._cdata), sys.getrefcount(self.storage)
+        self.address, self.storage = self.tensor.data_ptr(), self.tensor.untyped_storage()
+        self.handle = self.storage._cdata
+        self.tensors, self.holders = _storage_Use_Count(self.handle), sys.getrefcount(self.storage)
 
     def idle(self) -> bool:
-        """Whether nobody else has it, and torch has not moved it to share it with a process."""
-        return self.users() == self.alone and self.tensor.data_ptr() == self.address
+        """Whether it is as when it was made: torch counts tensors on the storage, Python those who hold the storage
+        itself, and torch moves it to share it with a process."""
+        return (_storage_Use_Count(self.handle) == self.tensors and sys.getrefcount(self.storage) == self.holders
+                and self.tensor.data_ptr() == self.address)
 
     def claimed(self) -> bool:
         """Take it out of the pool if it is idle. Every change of the pool is one operation of a dictionary: what
@@ -72,8 +72,8 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     block = next((b for b in blocks if b.kind == kind and b.claimed()), None)
     if block is None:
         size = _rounded(nbytes)
-        memory = next((b.memory for b in blocks if b.memory.nbytes == size and b.claimed()), None)
-        block = Block(_new(size) if memory is None else memory, shape, dtype)
+        old = next((b for b in blocks if b.size == size and b.claimed()), None)
+        block = Block(_new(size) if old is None else old.memory, shape, dtype)
     result = block.tensor.data                  # no view: those may not be changed in place
     _pool[block.address] = block                # not idle now, while the result lives
     return result
@@ -103,7 +103,7 @@ def _aligned(size: int, pages: int) -> Tensor:
 
 def free_memory() -> int:
     """Return the memory of results that are gone to the system. Gives the number of bytes."""
-    return sum(block.memory.nbytes for block in list(_pool.values()) if block.claimed())
+    return sum(block.size for block in list(_pool.values()) if block.claimed())
 
 
 @cache
@@ -124,7 +124,7 @@ def _rounded(nbytes: int) -> int:
 def _new(size: int) -> np.ndarray:
     """A block's memory. Those lent longest ago leave the pool for it: memory in use goes when its tensors do."""
     for address in list(_pool):
-        if sum(block.memory.nbytes for block in list(_pool.values())) + size <= limit():
+        if len(_pool) < MOST and sum(block.size for block in list(_pool.values())) + size <= limit():
             break
         _pool.pop(address, None)
     return (torch.empty(size, dtype=torch.uint8) if size < HUGE else _aligned(size, size // HUGE)).numpy()

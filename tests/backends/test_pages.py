@@ -148,3 +148,11 @@ def test_a_result_has_a_version_of_its_own():
         assert x._version == 0
         x.add_(1.0)
         assert x._version == 1 and not x._is_view()
+
+
+def test_results_that_are_held_do_not_fill_the_pool():
+    held = [empty(LARGE // 4, dtype=torch.float32).fill_(i) for i in range(pages.MOST + 9)]
+    assert len(pages._pool) == pages.MOST
+    assert all((x == i).all() for i, x in enumerate(held))
+    held.clear()
+    assert free_memory() == pages.MOST * LARGE
