@@ -9,8 +9,9 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ...compiler.passes.again import keeping
 from ...compiler.pipeline import Lowered, lower
-from ...compiler.schedules.build import backward_kernel, forward_kernel, recomputes
+from ...compiler.schedules.build import backward_kernel, forward_kernel, recomputes, sums_kept
 from ...compiler.schedules.kernel import PER_STEP, Kernel
 from ...compiler.schedules.printer import print_kernel
 from ...ir.cell import Cell, Input, Output, Param, State
@@ -52,6 +53,11 @@ class LlvmExecutable:
         return self.lowered.save == "auto" and recomputes(self.cell)
 
     @cached_property
+    def sums(self) -> tuple[Output, ...]:
+        """What forward keeps at every step, so that running it again takes no sums over states."""
+        return sums_kept(self.lowered.adjoint.forward, len(self.cell.outputs)) if self.recompute else ()
+
+    @cached_property
     def tile(self) -> int | None:
         """Steps per tile where forward and backward must agree on it: so many that what the tile computes again
         stays in cache, and that the states kept at the starts of tiles take no more memory than the inputs."""
@@ -76,8 +82,11 @@ class LlvmExecutable:
 
     @cached_property
     def keep(self) -> Launch:
-        kernel = (forward_kernel(self.cell, "forward_checkpoints", checkpoint=True) if self.recompute else
-                  forward_kernel(self.lowered.adjoint.forward, "forward_keeping"))
+        cell = self.lowered.adjoint.forward
+        if self.recompute:
+            cell = keeping(cell, len(self.cell.outputs), self.sums) if self.sums else self.cell
+        kernel = forward_kernel(cell, "forward_checkpoints" if self.recompute else "forward_keeping",
+                                checkpoint=self.recompute)
         tape = self._tape("out")
         return Launch(kernel, self.dtype, self._names + tape, tape, self.tile)
 
@@ -91,7 +100,8 @@ class LlvmExecutable:
         a = self.lowered.adjoint
         if not a.backward.outputs:
             return self.back
-        return self._launch_back(backward_kernel(a.forward, a.lean, "backward_lean", recompute=self.recompute), ())
+        return self._launch_back(backward_kernel(a.forward, a.lean, "backward_lean", recompute=self.recompute,
+                                                 sums=self.sums), ())
 
     def _launch_back(self, kernel: Kernel, outputs: Sequence[Output]) -> Launch:
         c, a, tape = self.cell, self.lowered.adjoint.backward, self._tape("in")
@@ -115,9 +125,13 @@ class LlvmExecutable:
 
     def _tape(self, space: str) -> list[str]:
         """What is kept, `space` being where the kernel has it unless it is states."""
-        if self.recompute:
-            return [f"check.{s.name}" for s in self.cell.states]
-        return [f"{space}.{o.name}" for o in self.lowered.adjoint.forward.outputs[len(self.cell.outputs):]]
+        checks = self.cell.states if self.recompute else ()
+        return [*(f"check.{s.name}" for s in checks), *(f"{space}.{o.name}" for o in self._each_step)]
+
+    @property
+    def _each_step(self) -> tuple[Output, ...]:
+        """What is kept at every step."""
+        return self.sums if self.recompute else self.lowered.adjoint.forward.outputs[len(self.cell.outputs):]
 
     @cached_property
     def _forward(self) -> Kernel:
@@ -126,7 +140,7 @@ class LlvmExecutable:
     @cached_property
     def _backward(self) -> Kernel:
         a = self.lowered.adjoint
-        return backward_kernel(a.forward, a.backward, "backward", recompute=self.recompute)
+        return backward_kernel(a.forward, a.backward, "backward", recompute=self.recompute, sums=self.sums)
 
     # -- running ------------------------------------------------------------
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
@@ -173,8 +187,11 @@ class LlvmExecutable:
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each tensor of the tape. Time leads, unlike in inputs and outputs: what all sequences
         keep at a step lies together, where a batch stride of a power of two would fill one set of the caches."""
-        rows = ((T + self.tile - 1) // self.tile if self.recompute else T), B
-        return [((*rows, *sizes), dtype) for sizes, dtype in self._kept]
+        steps = [((T, B, *sizes), dtype) for sizes, dtype in self._kept]
+        if not self.recompute:
+            return steps
+        tiles = (T + self.tile - 1) // self.tile
+        return [((tiles, B, *sizes), dtype) for sizes, dtype in self._finals] + steps
 
     def step(self, given: Sequence[Tensor], B: int, seed: int, training: bool) -> list[Tensor]:
         """One step of B sequences: inputs [B, *shape], params, states -> outputs [B, *shape], states."""
@@ -225,6 +242,9 @@ class LlvmExecutable:
         if self.recompute:
             lines.append(f"  backward runs the steps again from the states at every {self.tile}th step: no product "
                          "with a parameter lies between states, so that is cheaper than keeping values")
+            if self.sums:
+                names = ", ".join(o.name for o in self.sums)
+                lines.append(f"  they are given {names} of every step, which would take sums over the states")
         else:
             names = ", ".join(o.name for o in self.lowered.adjoint.forward.outputs[len(self.cell.outputs):])
             why = ": a product with a parameter lies between states, too dear to repeat" * (self.lowered.save == "auto")
@@ -257,11 +277,9 @@ class LlvmExecutable:
 
     @cached_property
     def _kept(self) -> list[Meta]:
-        """Of the tape, without B and time."""
-        if self.recompute:
-            return self._finals
-        types, outputs = self.lowered.adjoint.forward.nodes(), self.lowered.adjoint.forward.outputs
-        return [self._meta(types[o.value].type) for o in outputs[len(self.cell.outputs):]]
+        """Of what is kept at every step, without B and time."""
+        types = self.lowered.adjoint.forward.nodes()
+        return [self._meta(types[o.value].type) for o in self._each_step]
 
     @cached_property
     def _gradients(self) -> tuple[list[Gradient], list[Gradient], list[Gradient]]:

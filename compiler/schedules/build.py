@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...ir.cell import Cell
+from ...ir.cell import Cell, Output
 from ...ir.types import Dim
 from ..analysis.domains import has_weights
-from ..passes.dce import Dce, live
+from ..passes.again import repeated, sums_to_keep
+from ..passes.dce import live
 from ..passes.lower import Lower
 from .heads import strip
 from .kernel import Buffer, Kernel, Scratch
@@ -30,6 +31,21 @@ def recomputes(cell: Cell) -> bool:
     return bool(cell.states) and not any(has_weights(nodes[n], nodes) for n in needed)
 
 
+def sums_kept(forward: Cell, own: int) -> tuple[Output, ...]:
+    """What forward keeps at every step besides its first `own` outputs, for running it again: what comes of sums over
+    states (`passes.again`), if its steps then take fewer loop nests. Where they do not (the sweep that updates a state
+    may make the next step's sums in passing), keeping it costs more than it saves."""
+    sums = sums_to_keep(forward, own)
+    nodes = forward.nodes()
+    tape = [o for o in forward.outputs[own:] if nodes[o.value].op != "state"]
+
+    def nests(kept: tuple[Output, ...]) -> int:
+        again = repeated(forward, kept, (o for o in tape if o not in kept))
+        return len(forward_kernel(again, "again").runs[0].steps.phases)
+
+    return sums if sums and nests(sums) < nests(()) else ()
+
+
 def forward_kernel(cell: Cell, name: str, *, packing: bool = True, checkpoint: bool = False) -> Kernel:
     """Inputs, params, first states -> outputs, final states (and, with
     `checkpoint`, the states at the starts of tiles)."""
@@ -45,13 +61,15 @@ def forward_kernel(cell: Cell, name: str, *, packing: bool = True, checkpoint: b
     return striped(free_rows(replace(kernel, lanes=common(kernel, cell))))
 
 
-def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool) -> Kernel:
-    """Inputs, kept values (or checkpoints), cotangents of outputs and final
-    states -> gradients of inputs, params and first states."""
+def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool,
+                    sums: tuple[Output, ...] = ()) -> Kernel:
+    """Inputs, kept values (or checkpoints, and `sums` that were kept: see `passes.again`), cotangents of outputs and
+    final states -> gradients of inputs, params and first states."""
     if not recompute:
         return forward_kernel(backward, name)
     kept = {p.name for p in backward.inputs} & {o.name for o in forward.outputs if "." in o.name}
-    cells = backward, Dce()(replace(forward, outputs=tuple(o for o in forward.outputs if o.name in kept)))
+    kept -= {o.name for o in sums}
+    cells = backward, repeated(forward, sums, (o for o in forward.outputs if o.name in kept))
     (back, heads, ports, groups), (again, heads_f, ports_f, groups_f) = map(_stripped, cells)
     if heads != heads_f:                        # heads meet in one of the two: keep the axis in both
         (back, heads, ports, groups), (again, heads_f, ports_f, groups_f) = (_lowered(cell) for cell in cells)
