@@ -14,11 +14,12 @@ from ...compiler.pipeline import Lowered, lower
 from ...compiler.schedules.build import backward_kernel, forward_kernel, recomputes, sums_kept
 from ...compiler.schedules.kernel import PER_STEP, Kernel
 from ...compiler.schedules.printer import print_kernel
+from ...compiler.schedules.strips import striped
 from ...ir.cell import Cell, Input, Output, Param, State
 from ...ir.types import Type
 from ..pages import empty
 from . import threads
-from .launch import Launch, tuned
+from .launch import Launch, registers, tuned
 from .stepper import Stepper
 
 DEVICES = ("cpu",)
@@ -100,8 +101,7 @@ class LlvmExecutable:
         a = self.lowered.adjoint
         if not a.backward.outputs:
             return self.back
-        return self._launch_back(backward_kernel(a.forward, a.lean, "backward_lean", recompute=self.recompute,
-                                                 sums=self.sums), ())
+        return self._launch_back(self._back(a.lean, "backward_lean"), ())
 
     def _launch_back(self, kernel: Kernel, outputs: Sequence[Output]) -> Launch:
         c, a, tape = self.cell, self.lowered.adjoint.backward, self._tape("in")
@@ -139,8 +139,12 @@ class LlvmExecutable:
 
     @cached_property
     def _backward(self) -> Kernel:
-        a = self.lowered.adjoint
-        return backward_kernel(a.forward, a.backward, "backward", recompute=self.recompute, sums=self.sums)
+        return self._back(self.lowered.adjoint.backward, "backward")
+
+    def _back(self, backward: Cell, name: str) -> Kernel:
+        forward = self.lowered.adjoint.forward
+        kernel = backward_kernel(forward, backward, name, recompute=self.recompute, sums=self.sums)
+        return striped(kernel, *registers(self.dtype))
 
     # -- running ------------------------------------------------------------
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,

@@ -156,7 +156,12 @@ class Launch:
 
 def tuned(kernel: Kernel, dtype: torch.dtype) -> Kernel:
     """The kernel in blocks for the host's registers."""
-    return tune(kernel, jit.vector_width(dtype), 32 if jit.host()["vector_bits"] == 512 else 16)
+    return tune(kernel, *registers(dtype))
+
+
+def registers(dtype: torch.dtype) -> tuple[int, int]:
+    """Lanes of a vector register of the host, and how many of them it has."""
+    return jit.vector_width(dtype), 32 if jit.host()["vector_bits"] == 512 else 16
 
 
 def up(n: int) -> int:

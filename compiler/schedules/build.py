@@ -20,7 +20,6 @@ from .kernel import Buffer, Kernel, Scratch
 from .lanes import common
 from .sequential import build_run
 from .strides import free_rows
-from .strips import striped
 
 
 def recomputes(cell: Cell) -> bool:
@@ -58,7 +57,7 @@ def forward_kernel(cell: Cell, name: str, *, packing: bool = True, checkpoint: b
                       for p in made if p.space == "first")
     kernel = Kernel(name, heads, made, _used(scratch, run), (run,), cell.reverse, "save" if checkpoint else None,
                     packing=packing)
-    return striped(free_rows(replace(kernel, lanes=common(kernel, cell))))
+    return free_rows(replace(kernel, lanes=common(kernel, cell)))
 
 
 def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool,
@@ -93,7 +92,7 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     )
     used = _used(scratch_f, first) + _used(scratch_b, second)
     kernel = Kernel(name, heads, made, used, (first, second), backward.reverse, "load")
-    return striped(free_rows(replace(kernel, lanes=common(kernel, again, back))))
+    return free_rows(replace(kernel, lanes=common(kernel, again, back)))
 
 
 def _trails(cell: Cell) -> dict[str, str]:

@@ -22,8 +22,7 @@ from .kernel import Buffer, Group, Kernel, Part, Phase, Run, Store
 from .views import reduced_dims
 
 LARGE = 6 * 1024       # elements of states and old states that a step touches, from which on strips pay
-ELEMENTS = 256         # of a state in a strip, at most: sixteen registers of 16 lanes; less than four rows do not pay
-WIDTH = 16             # lanes in whole registers, or sums of a row are sums of several blocks
+HEIGHTS = 8, 4         # rows of a strip; fewer do not pay
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,9 @@ class Striped:
     sums: tuple[Buffer, ...]
 
 
-def striped(kernel: Kernel) -> Kernel:
-    """The kernel with its steps made strip by strip, if that can be and pays; else as it is."""
+def striped(kernel: Kernel, width: int, registers: int) -> Kernel:
+    """The kernel with its steps made strip by strip, if that can be and pays; else as it is. A strip's states take at
+    most half of the host's `registers`, of `width` lanes, and fill them: else sums of a row are sums of blocks."""
     touched = sum(b.numel for b in kernel.scratch if len(b.axes) > 1 and b.space in ("state", "trail"))
     trails = {b for r in kernel.runs for b in r.trails.values()}
     if not trails or touched < LARGE:
@@ -54,8 +54,8 @@ def striped(kernel: Kernel) -> Kernel:
         late |= it.late
         shapes.add(it.run.steps.phases[0].shape)
     (rows, lanes), *others = shapes
-    height = next((h for h in (8, 4) if h * lanes.size <= ELEMENTS), 0)
-    if others or lanes.size % WIDTH or not 0 < height <= rows.size:
+    height = next((h for h in HEIGHTS if h * lanes.size <= registers // 2 * width), 0)
+    if others or lanes.size % width or not 0 < height <= rows.size:
         return kernel
     strip = Dim("strip", height)
     scratch = [replace(b, axes=(strip, *b.axes[1:])) if b.name in trails else

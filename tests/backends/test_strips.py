@@ -7,12 +7,14 @@ from pathlib import Path
 import ostinato
 import pytest
 import torch
+from ostinato.backends.llvm import jit
 from ostinato.backends.llvm.executable import build
 from ostinato.compiler.pipeline import lower
 from ostinato.compiler.schedules import strips
 from ostinato.frontend.load import load
 from ostinato.runtime.sample import sample_inputs
 
+pytestmark = pytest.mark.skipif(jit.host()["vector_bits"] != 512, reason="sizes for 32 registers of 512 bits")
 ZOO = Path(__file__).parents[2] / "examples/zoo"
 UPDATES = {
     "rows": "S[t-1] * exp(-g[t]^2) + outer(k[t], v[t])",
@@ -41,9 +43,9 @@ def where(source: str) -> str | Path:
     return source if "\n" in source else ZOO / f"{source}.ost"
 
 
-def backward(source: str, **sizes: int):
+def backward(source: str, dtype: torch.dtype = torch.float32, **sizes: int):
     cells = load(where(source)).cells
-    return build(lower(next(iter(cells.values())).elaborate(**sizes)), torch.float32).back.kernel
+    return build(lower(next(iter(cells.values())).elaborate(**sizes)), dtype).back.kernel
 
 
 @pytest.mark.parametrize("name", ["gla", "simple_gla", "rwkv6", "hgrn2", "retnet"])
@@ -66,6 +68,10 @@ def test_others_do_not(name, K, V):
     assert "strips" not in ostinato.compile(ZOO / f"{name}.ost", K=K, V=V, N=2, schedule="sequential").ir("schedule")
 
 
+def test_float64_states_of_that_size_have_no_room_in_the_registers():
+    assert not backward("gla", torch.float64, K=64, V=64, N=2).strip
+
+
 def test_the_schedule_says_so():
     shown = ostinato.compile(ZOO / "gla.ost", K=64, V=64, N=2, schedule="sequential").ir("schedule")
     assert "kernel backward heads N reverse checkpoints load strips of 4 rows" in shown
@@ -73,22 +79,21 @@ def test_the_schedule_says_so():
 
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("K, V, T", [(99, 64, 67), (197, 32, 33), (402, 16, 1)])
+@pytest.mark.parametrize("K, V, T", [(99, 32, 67), (402, 16, 33), (197, 32, 1)])
 def test_cells(update, read, K, V, T):
     agree(text(update, read), T, 1e-12, torch.float64, K=K, V=V)
 
 
 @pytest.mark.parametrize("name, T", [("gla", 31), ("gla", 32), ("gla", 1), ("gla", 2), ("simple_gla", 65), ("hgrn2", 40)])
 def test_zoo(name, T):
-    agree(name, T, 1e-12, torch.float64, K=64, V=64, N=3)
+    agree(name, T, 1e-12, torch.float64, K=98, V=32, N=3)
 
 
 @pytest.mark.parametrize("name", ["gla", "simple_gla", "rwkv5", "rwkv6", "hgrn2", "retnet", "gateloop"])
 def test_any_size(name, monkeypatch):
-    """Strips of states of any size agree, whether they pay or not: rows and lanes left over."""
+    """Strips of states of any size agree, whether they pay or not."""
     monkeypatch.setattr(strips, "LARGE", 1)
-    monkeypatch.setattr(strips, "WIDTH", 1)
-    agree(name, 5, 1e-12, torch.float64, K=10, V=19, N=2)
+    agree(name, 5, 1e-12, torch.float64, K=10, V=24, N=2)
 
 
 def test_float32():
@@ -97,7 +102,7 @@ def test_float32():
 
 def agree(source: str, T: int, tolerance: float, dtype: torch.dtype, **sizes: int) -> None:
     layer = ostinato.compile(where(source), dtype=dtype, schedule="sequential", **sizes)
-    assert backward(source, **sizes).strip
+    assert backward(source, dtype, **sizes).strip
     xs = {k: (x / 3).to(dtype).requires_grad_() for k, x in sample_inputs(layer.cell, 3, T, 0).items()}
     results = [[y, *final.values()] for y, final in (layer(**xs), layer.reference(**xs))]
     g = torch.Generator().manual_seed(0)
