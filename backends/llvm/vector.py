@@ -101,15 +101,27 @@ def totals(b: ir.IRBuilder, xs: list[ir.Value]) -> ir.Value:
 
 def weave(b: ir.IRBuilder, stack: list[tuple[int, ir.Value]], x: ir.Value) -> None:
     """Take one more vector whose lanes will be added up (see `totals`). Neighbours are woven together as soon as
-    both are there, a blend and a shuffle of close lanes for each pair: few of them are in registers at any time."""
-    n, step = x.type.count, 1
+    both are there: few of them are in registers at any time."""
+    step = 1
     while stack and stack[-1][0] == step:       # lanes with the bit `step` are the second one's
         _, p = stack.pop()
-        pair = [[n * ((lane & step) > 0) + at for lane, at in enumerate(order)]
-                for order in (range(n), (lane ^ step for lane in range(n)))]
+        pair = _pair(x.type.count, step, 2 if x.type.element == F64 else 4)
         x = b.fadd(*(_shuffled(b, p, x, lanes) for lanes in pair))
         step *= 2
     stack.append((step, x))
+
+
+def _pair(n: int, step: int, near: int) -> list[list[int]]:
+    """Two choices of the lanes of two vectors that together have each lane once, with the first vector's where the
+    bit `step` of the place is 0. Within `near` lanes (16 bytes) they are interleaved: instructions with two operands
+    do that, and those with three would take the place of multiply-adds beside them. Further apart, a blend and a
+    choice of what it leaves."""
+    if 2 * step > min(n, near):
+        return [[n * ((lane & step) > 0) + at for lane, at in enumerate(order)]
+                for order in (range(n), (lane ^ step for lane in range(n)))]
+    group = min(n, near)
+    return [[n * ((lane & step) > 0) + lane // group * group + half + lane % group // (2 * step) * step + lane % step
+             for lane in range(n)] for half in (0, group // 2)]
 
 
 def woven(b: ir.IRBuilder, stack: list[tuple[int, ir.Value]]) -> ir.Value:
