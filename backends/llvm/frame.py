@@ -31,7 +31,8 @@ class Frame:
         self.words |= {w: self._word(b, self.moving + i) for i, w in enumerate(MOVING)}
         self.seed, self.training = self.words["seed"], self.words["training"]
         self.streaming = False                     # whether the code being made keeps results out of the caches
-        self.tile_start: ir.Value | None = None    # t of the tile's first step
+        self.tile: ir.Value | None = None          # number of the tile
+        self.tile_start: ir.Value | None = None    # t of its first step
         self.strip: ir.Value | None = None         # first row of the strip, of which alone a trail has the rows
 
     def _word(self, b: ir.IRBuilder, i: int) -> ir.Value:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Kernel, Part, Run
-from . import parallel
+from . import between, parallel
 from .ahead import Ahead, fetch_states
 from .block import WORDS
 from .frame import Frame
@@ -97,6 +97,7 @@ class _Item:
 
     def __init__(self, kernel: Kernel, frame: Frame, nest: Nest, real: ir.Type, width: int):
         self.kernel, self.frame, self.nest, self.real, self.width = kernel, frame, nest, real, width
+        self.wishes = between.wishes(kernel, real, width)
 
     def emit(self) -> None:
         k, frame = self.kernel, self.frame
@@ -121,7 +122,7 @@ class _Item:
     def _tile(self, n: ir.Value, _):
         k, b, frame = self.kernel, self.nest.b, self.frame
         w = frame.words
-        frame.tile_start = b.mul(n, w["tile"])
+        frame.tile, frame.tile_start = n, b.mul(n, w["tile"])
         steps = frame.least(b, w["tile"], b.sub(w["T"], frame.tile_start))
         if k.strip:                             # loads the checkpoints itself
             self._strips(n, steps)
@@ -135,7 +136,8 @@ class _Item:
             self._phases(run, run.before, steps, None)
 
             def step(t, _, run=run):
-                fetch_states(k, run, self.frame, self.nest, n, t)
+                if not self.wishes:
+                    fetch_states(k, run, self.frame, self.nest, n, t)
                 self._phases(run, run.steps, steps, t)
                 for s in sorted(run.doubled):
                     b, pair = self.nest.b, [self.frame.slots[f"{run.prefix}{r}.{s}"] for r in ("state", "next")]
@@ -162,11 +164,14 @@ class _Item:
 
     def _phases(self, run: Run, part: Part, steps: ir.Value, t: ir.Value | None) -> None:
         last = next((p for p in reversed(part.phases) if p.sweep), None)
-        for p in part.phases:
+        name = {id(run.before): "before", id(run.steps): "steps"}.get(id(part))
+        number = next(r for r, other in enumerate(self.kernel.runs) if other is run)
+        for i, p in enumerate(part.phases):
             emitter = (SweepEmitter if p.sweep else PhaseEmitter)(
                 self.kernel, run, part, self.frame, self.nest, self.real, self.width, self.frame.count, steps, t)
             if p is last and part is run.steps:
                 emitter.ahead = Ahead(self.kernel, run, self.frame, t)
+            emitter.wishes = self.wishes.get((number, name, i), ())
             emitter.emit(p)
 
     def _copy(self, to: str, from_: str, tile: ir.Value | None = None) -> None:

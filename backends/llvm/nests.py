@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Group, Phase, Store
-from . import math
+from . import between, math
 from .evaluate import Evaluator
 from .loops import i64
 from .memory import Index, copy, element_type, horizontal, size_of
@@ -20,6 +22,8 @@ class PhaseEmitter(Evaluator):
     """Emits one phase. Loop order: rows, axes, lanes; for products with a
     parameter axes, lanes, rows, so that rows share the loads of weights; for
     sums the rows are the innermost, reducing loops."""
+
+    wishes: Sequence[between.Wish] = ()
 
     def emit(self, p: Phase) -> None:
         self.phase = p
@@ -194,6 +198,8 @@ class PhaseEmitter(Evaluator):
             self._sum()
             return
         self.results = {}
+        if self.wishes and between.stretches(p) == 1:
+            self._ask(i64(0))
         for g in p.groups:
             self._group(g)
         if self._aside():
@@ -202,6 +208,18 @@ class PhaseEmitter(Evaluator):
             values = [(s, self._stored(s, c)) for s in p.stores]
             for s, value in values:
                 self.put(s, tuple(c[f"p{i}"] for i in range(len(s.shape))), value, c)
+
+    def _ask(self, stretch: ir.Value) -> None:
+        """For a part of what is read and written next, in a stretch of the sums of a block of accumulators."""
+        p, b, turn = self.phase, self.nest.b, i64(0)
+        for axis, (size, count) in enumerate(zip(between.sizes(p, self.width), between.counts(p, self.width))):
+            here = self.at[f"p{axis}"][0].value(b)
+            turn = b.add(b.mul(turn, i64(count)), b.udiv(here, i64(size)))
+        turn = b.add(b.mul(turn, i64(between.stretches(p))), stretch)
+        step = self.at["t"][0].value(b) if p.domain == "tile" else self.step
+        for wish in self.wishes:
+            between.ask(wish, self.kernel, self.run, self.frame, self.nest, self.at["b"][0], step, turn,
+                        between.turns(p, self.width))
 
     def _stored(self, s: Store, c: dict[str, Index]):
         if s.node is None:
@@ -282,6 +300,14 @@ class PhaseEmitter(Evaluator):
 
         def body(i, phis):
             return self._accumulate(g, jobs, phis, [Index(var, k, i, k * lane_width, lane_width) for k in range(v)])
+
+        def stretch(i, phis):
+            self._ask(i)
+            first = self.nest.b.mul(i, i64(between.TERMS))
+            return self.nest.loop(var, first, self.nest.b.add(first, i64(between.TERMS)), step, phis, body)
+
+        if self.wishes and between.stretches(self.phase) > 1:
+            return self.nest.loop("stretch", i64(0), i64(between.stretches(self.phase)), 1, accs, stretch)
         return self.nest.loop(var, i64(0), i64(whole), step, accs, body)
 
     def _accumulate(self, g: Group, jobs, accs, last: list[Index]):

@@ -1,0 +1,153 @@
+"""Asking for memory between the blocks of products.
+
+A step of a chunk reads and writes rows of many ports, one per step of the sequence, which lie far from each other: more
+lines than a core waits for at once, in an order that the hardware does not foresee. While a step's products run,
+nothing else is asked of memory. So between blocks of their accumulators they ask for a few lines each of what will be
+read and written next, all products alike: more at a time, and what they read of the second-level cache waits behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from llvmlite import ir
+
+from ...compiler.schedules.kernel import Buffer, Kernel, Phase, Run
+from .ahead import LINE, ports, prefetch
+from .frame import Frame
+from .loops import Nest, i64
+from .memory import I8, Index, memory_type, size_of
+
+TERMS = 16              # of a sum, at most, between two turns
+TURNS = 16              # a product of fewer asks for nothing
+
+Place = tuple[int, str, int]    # a phase: number of its run, name of the part, number there
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The rows of a port at one step of a tile, or a step's part of a state kept at the tile's start, a part of which
+    each turn of a product asks for. The step is the present one, the `next` or that of the next `tile`."""
+
+    port: Buffer
+    when: str
+
+    @property
+    def rows(self) -> int:
+        """Stretches of memory."""
+        return self.port.axes[0].size if len(self.port.axes) > 1 and self.port.space != "check" else 1
+
+    def numel(self, real: ir.Type) -> int:
+        """Lines, of a whole tile where a state is kept."""
+        return self.rows * self.lines(real)
+
+    def lines(self, real: ir.Type) -> int:
+        """Of each stretch."""
+        return -(-self.port.numel // self.rows * size_of(memory_type(self.port.kind, real)) // LINE)
+
+
+def wishes(kernel: Kernel, real: ir.Type, width: int) -> dict[Place, list[Wish]]:
+    """What each product asks for; nothing where no step has one. Ports are dealt out whole, in the order in which they
+    are used, each to the product that then has the least to ask for in a turn. What is used later in the tile is asked
+    for now, the rest for the tile (or step) that comes next."""
+    parts = [(r, name) for r in range(len(kernel.runs)) for name in ("before", "steps")]
+    number = {(*part, i): n for part in parts for i, p in enumerate(_phases(kernel, part))
+              if (n := turns(p, width)) >= TURNS}
+    if not any(name == "steps" for _, name, _ in number):
+        return {}
+    out: dict[Place, list[Wish]] = {place: [] for place in number}
+    load = dict.fromkeys(number, 0)
+    for port, used in _used(kernel, parts).items():
+        lines = Wish(port, "").numel(real)
+        places = [p for p in number if p[1] == "steps" or used]
+        place = min(places, key=lambda p: (load[p] + lines) / number[p])
+        load[place] += lines
+        asking = place[:2]
+        if used and parts.index(asking) < parts.index(used):
+            when = "present"
+        else:
+            when = "next" if asking == used and used[1] == "steps" else "tile"
+        out[place].append(Wish(port, when))
+    return out
+
+
+def _phases(kernel: Kernel, part: tuple[int, str]) -> tuple[Phase, ...]:
+    return getattr(kernel.runs[part[0]], part[1]).phases
+
+
+def _used(kernel: Kernel, parts: list[tuple[int, str]]) -> dict[Buffer, tuple[int, str] | None]:
+    """Ports, and the part that uses them first; None: the tile's start."""
+    buffers = {b.name: b for b in kernel.ports}
+    out = {buffers[f"check.{s}"]: None for s in kernel.runs[0].states if kernel.checkpoint}
+    for r, name in parts:
+        for port in ports(kernel.runs[r], getattr(kernel.runs[r], name)):
+            if port in buffers and buffers[port].space in ("input", "output"):
+                out.setdefault(buffers[port], (r, name))
+    return out
+
+
+def turns(p: Phase, width: int) -> int:
+    """How often a product can ask: once per block of accumulators and stretch of its sums; 0 for other phases."""
+    if not p.groups or p.sweep or p.call or p.weights or p.rows != "map" or p.block != "par" or len(p.shape) < 2:
+        return 0
+    return prod(counts(p, width)) * stretches(p)
+
+
+def stretches(p: Phase) -> int:
+    """Parts of the sums, where those lie across the lanes."""
+    sums = p.groups[0].dims
+    across = p.lane == "par" and len(p.groups) == len(sums) == 1
+    return sums[0].size // TERMS if across and sums[0].size % TERMS == 0 else 1
+
+
+def counts(p: Phase, width: int) -> list[int]:
+    """Blocks of accumulators along each axis."""
+    return [-(-d.size // n) for d, n in zip(p.shape, sizes(p, width))]
+
+
+def sizes(p: Phase, width: int) -> list[int]:
+    """Elements of a block of accumulators along each axis."""
+    out = [1] * len(p.shape)
+    if p.lane == "par":
+        out[-1] = width * p.vectors
+    out[-1 if p.lane == "red" else -2] = p.unroll
+    return out
+
+
+def ask(wish: Wish, kernel: Kernel, run: Run, frame: Frame, nest: Nest, row: Index, step: ir.Value, turn: ir.Value,
+        number: int) -> None:
+    """In turn `turn` of `number`, for the sequence `row`."""
+    b, port = nest.b, wish.port
+    lines, total = wish.lines(frame.real), wish.numel(frame.real)
+    back = kernel.reverse if wish.when == "tile" else run.reverse
+    if port.space == "check":                       # this step's part
+        sb, st = frame.strides[port.name]
+        later = b.add(frame.tile, i64(-1 if back else 1))
+        start, apart, part = b.add(b.mul(row.value(b), sb), b.mul(later, st)), i64(0), _part(nest, frame, total)
+        first, each = b.mul(step, part), b.udiv(b.add(part, i64(number - 1)), i64(number))
+    else:
+        by = {"present": i64(0), "next": i64(1), "tile": frame.words["tile"]}[wish.when]
+        start = frame.row(b, port, {"b": row}, (b.sub if back else b.add)(step, by))
+        apart = frame.rows.get(port.name, i64(port.numel // wish.rows))
+        first, each = i64(0), i64(-(-total // number))
+    begin = b.add(first, b.mul(turn, each))
+
+    def line(k, _):
+        b = nest.b
+        n = frame.least(b, k, i64(total - 1))
+        at = b.add(start, b.mul(b.udiv(n, i64(lines)), apart))
+        base = b.bitcast(b.gep(frame.pointer(b, port.name), [at]), I8.as_pointer())
+        prefetch(b, b.gep(base, [b.mul(b.urem(n, i64(lines)), i64(LINE))]))
+        return []
+
+    nest.loop("ask", begin, b.add(begin, each), 1, [], line)
+
+
+def _part(nest: Nest, frame: Frame, lines: int) -> ir.Value:
+    """Of so many lines, how many each of a tile's steps asks for."""
+    scope = nest.scopes[nest.depth_of["tile"]]
+    if ("part", lines) not in scope.memo:
+        b, tile = scope.builder, frame.words["tile"]
+        scope.memo["part", lines] = b.sdiv(b.add(i64(lines - 1), tile), tile)
+    return scope.memo["part", lines]
