@@ -22,6 +22,7 @@ from .passes.canonicalise import Canonicalise
 from .passes.cse import Cse
 from .passes.dce import Dce
 from .passes.divide import divide
+from .passes.doubled import Doubled
 from .passes.gates import Gates
 from .passes.realify import Realify
 from .passes.regroup import Regroup
@@ -31,7 +32,7 @@ Pass = Callable[[Cell], Cell]
 
 CANONICAL: tuple[Pass, ...] = (Canonicalise(), Cse(), Dce())
 SPLIT: tuple[Pass, ...] = (Order(),)                        # after Hoist
-FUSE: tuple[Pass, ...] = (Gates(), *CANONICAL, Regroup(), Order())
+FUSE: tuple[Pass, ...] = (Gates(), *CANONICAL, Regroup(), Doubled(), Order())
 STAGES = ("cell", "canonical", "split", "fused", "forward", "adjoint")
 
 

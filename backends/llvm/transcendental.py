@@ -23,8 +23,9 @@ INF, NAN = math.inf, math.nan
 def exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     m = Emitter(b, x.type)
     r, n = m.reduce(x)
+    y = m.add(m.expm1_reduced(r), m.k(1.0))  # as expm1 has it: of one argument, both cost little more than one
     # an integer add into the exponent: 2^n itself would overflow for n = bias + 1
-    bits = b.add(m.as_int(m.exp_reduced(r)), b.shl(n, m.ik(m.form.mantissa)))
+    bits = b.add(m.as_int(y), b.shl(n, m.ik(m.form.mantissa)))
     inside = b.fcmp_ordered("<=", x, m.k(m.form.high))
     y = m.where(inside, m.as_real(bits), m.add(x, m.k(INF)))  # inf, or NaN for NaN
     return m.where(m.less(x, m.k(m.form.low)), m.k(0.0), y)
@@ -32,12 +33,12 @@ def exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 def expm1(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     m = Emitter(b, x.type)
-    t = m.at_least(x, -0.8 * m.form.mantissa)  # e^t is below half an ulp of 1 there
-    r, n = m.reduce(t)
+    r, n = m.reduce(x)
     s = m.power(n, -1)  # half, so that n = bias + 1 is in range
     half = m.fma(s, m.expm1_reduced(r), m.sub(s, m.k(0.5)))
     y = m.copysign(m.add(half, half), x)  # -0 stays -0
-    return m.where(b.fcmp_ordered("<=", x, m.k(m.form.high)), y, m.add(x, m.k(INF)))
+    y = m.where(b.fcmp_ordered("<=", x, m.k(m.form.high)), y, m.add(x, m.k(INF)))
+    return m.where(m.less(x, m.k(m.form.low)), m.k(-1.0), y)
 
 
 def log(b: ir.IRBuilder, x: ir.Value) -> ir.Value:

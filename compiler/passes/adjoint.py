@@ -19,6 +19,7 @@ from .canonicalise import merge
 from .cotangents import Joint
 from .cse import Cse
 from .dce import Dce, live
+from .doubled import Doubled
 from .linear import COTANGENT, LinearRewriter, outer_products, reads_cotangent
 from .linear import RULES as LINEAR_RULES
 from .rewrite import rebuild, rename_roots
@@ -91,7 +92,7 @@ def _simplify(joint: Cell) -> Cell:
         if new.body == joint.body:
             break
         joint = new
-    return outer_products(new)
+    return Doubled()(outer_products(new))
 
 
 # -- 2. and 3. two cells ------------------------------------------------------------

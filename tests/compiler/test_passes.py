@@ -7,6 +7,7 @@ from ostinato.compiler.analysis.domains import Order, domains
 from ostinato.compiler.passes.canonicalise import Canonicalise
 from ostinato.compiler.passes.cse import Cse
 from ostinato.compiler.passes.dce import Dce
+from ostinato.compiler.passes.doubled import Doubled
 from ostinato.compiler.passes.fold import Fold
 from ostinato.compiler.passes.gates import Gates
 from ostinato.compiler.passes.regroup import Regroup
@@ -14,7 +15,7 @@ from ostinato.compiler.passes.static import hoist
 from ostinato.frontend.load import load
 from ostinato.ir import interp
 
-PASSES = [Canonicalise(), Fold(), Cse(), Dce(), Gates(), Regroup(), Order()]
+PASSES = [Canonicalise(), Fold(), Cse(), Dce(), Gates(), Regroup(), Doubled(), Order()]
 
 
 def assert_same(before, after, given=None):
