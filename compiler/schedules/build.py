@@ -15,6 +15,7 @@ from ..analysis.domains import has_weights
 from ..passes.again import repeated, sums_to_keep
 from ..passes.dce import live
 from ..passes.lower import Lower
+from .alike import alike
 from .heads import strip
 from .kernel import Buffer, Kernel, Scratch
 from .lanes import common
@@ -81,7 +82,7 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     first = build_run(again, scratch_f, ins, pars, {o.name: tapes[o.name] for o in again.outputs}, {},
                       trails={s: tapes[name] for s, name in trails.items()})
     ins, pars, outs, sums = _bind(back)
-    second = build_run(back, scratch_b, {**ins, **tapes}, pars, outs, sums)
+    second = build_run(back, scratch_b, {**ins, **tapes}, pars, outs, sums, made=alike(first, back))
     made = _ports(back, heads, ports, groups, "input", "output")
     made = tuple(p for p in made if p.name not in {f"in.{k}" for k in kept})
     names = {p.name for p in made}

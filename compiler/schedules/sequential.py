@@ -8,6 +8,7 @@ Gradients of parameters are sums over the rows of a tile.
 from __future__ import annotations
 
 from ...ir.cell import Cell, Node
+from ...ir.types import Dim
 from ..analysis.domains import domains, has_weights
 from ..passes.dce import live
 from .hazards import doubled
@@ -45,19 +46,21 @@ def _delayed(cell: Cell, part: dict[str, str]) -> dict[str, Node]:
 
 def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict[str, str],
               outputs: dict[str, str], sums: dict[str, str], *, packing: bool = True,
-              shared: frozenset[str] = frozenset(), trails: dict[str, str] | None = None) -> Run:
+              shared: frozenset[str] = frozenset(), trails: dict[str, str] | None = None,
+              made: dict[str, str] | None = None) -> Run:
     """Plan a cell. The dictionaries say which buffer each port is bound to.
     Without `packing` products read parameters in the order they lie in memory
     (one step for few sequences, where packing would cost more than the step).
     `shared`: expensive values that steps take from the part before even where
     they read them only once, as that part needs them itself. `trails`: states
-    that run along a buffer instead of being copied to it."""
-    trails = trails or {}
+    that run along a buffer instead of being copied to it. `made`: values that an
+    earlier run leaves in buffers of the tile."""
+    trails, made = trails or {}, made or {}
     mark = len(scratch.buffers)
     part = with_sweeps(cell, {n: "pre" if d == "static" else d for n, d in domains(cell).items()})
     nodes = _delayed(cell, part)
     reads = {n.name: (inputs if n.op == "input" else params)[n.attr("name")]
-             for n in cell.body if n.op in ("input", "param")}
+             for n in cell.body if n.op in ("input", "param")} | made
     state_reads = {n.name: f"{scratch.prefix}state.{n.attr('name')}" for n in cell.body if n.op == "state"}
 
     def tile(node: str) -> str:
@@ -92,7 +95,7 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
         if nodes[n].op in STRUCTURE:
             return False
         if part[n] == "pre":
-            if from_before(n, True):
+            if from_before(n, often or inline_leaves(n, nodes, lambda m: is_reduction(nodes[m]) or m in reads)[1]):
                 after.reads[n] = given[n]
                 return True
             return False
@@ -133,11 +136,11 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
     if twice := own & before.costly:
         del scratch.buffers[mark:]
         return build_run(cell, scratch, inputs, params, outputs, sums, packing=packing, shared=shared | twice,
-                         trails=trails)
+                         trails=trails, made=made)
     steps.reads.update(state_reads)
     first: tuple[Phase, ...] = ()
     if packing:                                 # else for a step or a few: those ahead would not pay
-        known = frozenset((*inputs.values(), *given.values()))
+        known = frozenset((*inputs.values(), *given.values(), *made.values()))
         first, during = Rotation(nodes, steps.reads, known, scratch).rotate(during)
     return Run(scratch.prefix, cell.reverse, nodes, Part(early, before.reads), Part(first, steps.reads),
                Part(during, steps.reads), Part(late + tuple(sums_of.afterwards), after.reads),
@@ -173,4 +176,27 @@ def with_sweeps(cell: Cell, part: dict[str, str]) -> dict[str, str]:
         if part[n.name] == "pre" and (any(a in moved for a in n.args) or joins(n)):
             moved.add(n.name)
     needed = live(cell.body, [n.name for n in cell.body if part[n.name] == "step"])
-    return part | {n: "step" if n in needed or is_reduction(nodes[n]) else "post" for n in moved}
+    part = part | {n: "step" if n in needed or is_reduction(nodes[n]) else "post" for n in moved}
+    return part | dict.fromkeys(_epilogue(cell, part, shapes), "post")
+
+
+def _epilogue(cell: Cell, part: dict[str, str], shapes: set[tuple[Dim, ...]]) -> set[str]:
+    """What the steps make of a matrix's sums for outputs only, and not where the sums are in registers: loops over a
+    few values, for which a step would wait. Sums over rows end in registers, those along rows and of vectors do not."""
+    nodes = cell.nodes()
+    sums = {n.name: reduced_dims(n, nodes) for n in cell.body if part[n.name] == "step" and is_reduction(n)
+            and any(nodes[a].type.shape in shapes for a in n.args)}
+    needed = live(cell.body, [s.next for s in cell.states] + list(sums))
+    lanes = {shape[-1] for shape in shapes}
+    follows, late = set(sums), set()
+    for n in cell.body:
+        if part[n.name] == "step" and n.type.shape not in shapes and \
+                all(part[a] in ("static", "pre") or a in follows for a in n.args):
+            follows.add(n.name)
+            if n.name not in needed and (is_reduction(n) or any(a in late or lanes & {*sums.get(a, ())}
+                                                                for a in n.args)):
+                late.add(n.name)
+    for n in reversed(cell.body):               # what reads a late value is late
+        if n.name not in late and part[n.name] != "post":
+            late -= {*n.args}
+    return late
