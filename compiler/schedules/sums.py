@@ -79,10 +79,17 @@ class SumPlanner:
         return total
 
     def _free(self, node: Node) -> bool:
-        """Cheaper to compute in the sum than to keep: at most one operand is not in memory anyway."""
+        """Cheaper to compute in the sum than to keep: at most one operand is not in memory anyway, or made of what is
+        by one operation."""
         if OPS[node.op].group != "pointwise" or node.op in EXPENSIVE or self._at_hand(node.name):
             return False
-        return sum(not self._at_hand(a) and self.nodes[a].op not in STRUCTURE for a in set(node.args)) <= 1
+        return sum(not self._at_hand(a) and self.nodes[a].op not in STRUCTURE and not self._cheap(self.nodes[a])
+                   for a in set(node.args)) <= 1
+
+    def _cheap(self, node: Node) -> bool:
+        """One operation on what depends on inputs only and is in memory."""
+        return (self.part[node.name] == "pre" and OPS[node.op].group == "pointwise" and node.op not in EXPENSIVE
+                and self._work(node.name) == 1)
 
     def _work(self, name: str) -> int:
         """Pointwise operations between a value and what is in memory."""

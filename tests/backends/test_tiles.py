@@ -32,3 +32,13 @@ def test_a_factor_that_takes_several_operations_is_computed_once():
     sums = [run.nodes[s.node] for p in run.after.phases if p.rows == "sum" for s in p.stores]
     factors = {a for n in sums if n.op == "contract" for a in n.args}
     assert "z.next" in factors and factors <= {*run.after.reads}
+
+
+def test_what_is_read_once_and_takes_one_operation_more_is_kept_nowhere():
+    """d.g * (8 r): the product is made where it is added up, of what the steps keep and of the input."""
+    run = executable("rglru_gates", D=40).back.kernel.runs[-1]
+    (phase,) = run.after.phases
+    (store,) = phase.stores
+    assert phase.rows == "sum" and run.nodes[store.node].op == "mul" and store.node not in run.after.reads
+    kept = [s.node for p in run.steps.phases for s in p.stores if s.buffer.startswith("b.tile.")]
+    assert kept == ["d.g"]
