@@ -33,9 +33,9 @@ def whole_flops(cell) -> int:
     for n in cell.body:
         if n.op == "solve_lower":
             total += n.type.numel * nodes[n.args[0]].type.sizes[-1]
-        elif n.op.startswith("decayed"):                # per pair of rows: decay, multiply and add; the slope both ways
+        elif n.op.startswith("decayed"):                # per pair of rows: decay, multiply and add
             *lead, rows, k = nodes[n.args[1]].type.sizes
-            total += prod(lead) * rows * (rows - 1) // 2 * k * (6 if n.op == "decayed_slope" else 3)
+            total += prod(lead) * rows * (rows - 1) // 2 * k * (8 if n.op == "decayed_back" else 3)
     return total
 
 

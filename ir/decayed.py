@@ -38,12 +38,14 @@ def decayed_sum(g: Tensor, d: Tensor, x: Tensor, transposed: bool) -> Tensor:
     return y.flip(-2) if transposed else y
 
 
-def decayed_slope(g: Tensor, a: Tensor, d: Tensor, x: Tensor) -> Tensor:
-    """sum over j < m < i of G[i, j] a[i] D(i, m) D(m, j) x[j]"""
+def decayed_back(g: Tensor, a: Tensor, d: Tensor, x: Tensor) -> Tensor:
+    """The derivatives of sum G[i, j] a[i] D(i, j) x[j] by a, d and x: [..., 3, n, k]. That by d[m] is the sum over
+    j < m < i of G[i, j] a[i] D(i, m) D(m, j) x[j]."""
     below = torch.ones(g.shape[-2:], dtype=torch.bool, device=g.device).tril(-1)
     n, rows = d.shape[-2], []
     left, right = _between(d.flip(-2), a.flip(-2)).flip(-2, -3), _between(d, x)     # [m, i, k], [m, j, k]
     for m in range(n):
         inner = contract(torch.where(below, g, 0), right[..., m, :, :], "ij,jk->ik", "sum")
         rows.append((left[..., m, :, :] * inner).sum(-2))
-    return torch.stack(rows, -2) if n else d
+    slope = torch.stack(rows, -2) if n else d
+    return torch.stack((decayed_sum(g, d, x, False), slope, decayed_sum(g, d, a, True)), -3)

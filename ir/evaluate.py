@@ -116,8 +116,8 @@ def _structure(n: Node, xs: list[Tensor], ranks: list[int]) -> Tensor:
             return decayed.decayed(*xs)
         case "decayed_sum":
             return decayed.decayed_sum(*xs, n.attr("transposed"))
-        case "decayed_slope":
-            return decayed.decayed_slope(*xs)
+        case "decayed_back":
+            return decayed.decayed_back(*xs)
     raise EvaluationError(f"{n.name}: the interpreter does not know the operation {n.op}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .cell import Node
 from .ops import NUM, OPS, ORD
-from .types import Type
+from .types import Dim, Type
 
 SEMIRINGS = ("sum", "max", "min", "lse", "argmax")
 REDUCE_KINDS = {"sum": NUM, "prod": NUM, "max": ORD, "min": ORD, "argmax": ORD, "lse": ("real",),
@@ -220,4 +220,6 @@ def _decayed(n: Node, *operands: Type) -> Type:
         _need(t.shape == square.shape, "shape", f"{n.op} with factors {t} for {d}")
     if n.op == "decayed_sum":
         _need(type(n.attr("transposed")) is bool, "attrs", f"transposed={n.attr('transposed')!r} is not a bool")
+    if n.op == "decayed_back":
+        return d.with_shape((*d.shape[:-2], Dim("3", 3), *d.shape[-2:]))
     return square if n.op == "decayed" else d

@@ -113,8 +113,8 @@ OPS: dict[str, Op] = _table(
     Op("decayed_sum", "linalg", 3, ("real",), "same", ("transposed",),
        "decayed_sum(G, d, x): sum over j of G[i, j] D(i, j) x[j]; transposed: sum over i of G[i, j] D(i, j) x[i]; "
        "of G[..., n, n] only what is below the diagonal is read"),
-    Op("decayed_slope", "linalg", 4, ("real",), "same", (),
-       "decayed_slope(G, a, d, x): the derivative of sum G[i, j] a[i] D(i, j) x[j] by d; has none itself"),
+    Op("decayed_back", "linalg", 4, ("real",), "same", (),
+       "decayed_back(G, a, d, x): the derivatives of sum G[i, j] a[i] D(i, j) x[j] by a, d and x; has none itself"),
 )
 
 

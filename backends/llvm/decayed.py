@@ -1,11 +1,15 @@
 """Products with the decays between rows: see `ir.decayed`. One function per module, shape and operation.
 
 Columns lie in the lanes. The decay between two rows is multiplied up on the way from one to the other, in registers:
-n (n - 1) / 2 products per column and operand, whatever the operation.
+n (n - 1) / 2 products per column and operand.
 
     decayed         row i goes down: z = a_i, G_ij = z . x_j, z *= d_j         for j = i - 1, ..., 0
     decayed_sum     Horner: y = G_i0 x_0, y = y d_j + G_ij x_j                 for j = 1, ..., i - 1
-    decayed_slope   both: y_m as it is before row m, then down: out_m += z y_m, z *= d_m
+    decayed_back    both: y_m as it is before row m, then down: by x_m += G_im z, by d_m += z y_m, z *= d_m
+
+Of more than LEAF rows `decayed_back` takes the first and the second half by themselves; between the halves, both are
+decayed up to the middle once and the rest are products without decays. Every factor is a product of decays of some
+rows, as everywhere in chunks.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from .memory import load, store
 from .vector import fma, splat, totals
 
 VECTORS = 4         # registers of a row at once
+LEAF = 8            # rows between which `decayed_back` goes pair by pair: its results are in registers
 
 
 def function(module: ir.Module, op: str, transposed: bool, real: ir.Type, n: int, k: int, width: int) -> ir.Function:
@@ -26,7 +31,7 @@ def function(module: ir.Module, op: str, transposed: bool, real: ir.Type, n: int
     name = f"{op}{'.transposed' * transposed}.{real}.{n}.{k}"
     if name in module.globals:
         return module.globals[name]
-    count = {"decayed": 4, "decayed_sum": 4, "decayed_slope": 5}[op]
+    count = {"decayed": 4, "decayed_sum": 4, "decayed_back": 5}[op]
     fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [real.as_pointer()] * count), name)
     fn.linkage = "internal"
     rows = _Rows(fn, real, n, k, width)
@@ -35,7 +40,7 @@ def function(module: ir.Module, op: str, transposed: bool, real: ir.Type, n: int
     elif n and op == "decayed_sum":
         rows.sum(*fn.args, transposed)
     elif n:
-        rows.slope(*fn.args)
+        rows.back(*fn.args)
     rows.nest.b.ret_void()
     return fn
 
@@ -144,32 +149,123 @@ class _Rows:
 
         self.columns(block)
 
-    def slope(self, g, a, d, x, y) -> None:
-        n = self.n
-        before = self.nest.b.alloca(self.real, size=n * self.k)         # what has come together before row m
+    def back(self, g, a, d, x, y) -> None:
+        size = self.n * self.k
 
         def block(column, parts):
-            self.each("i", i64(0), i64(n), [], lambda i, _: self.put(y, i, column, parts, self.zeros(parts)) or [])
+            for offset, lanes in parts:
+                b = self.nest.b
+                at = b.add(column, i64(offset))
+                rows = {name: b.gep(base, [b.add(at, i64(place * size))]) for name, base, place in (
+                    ("a", a, 0), ("d", d, 0), ("x", x, 0), ("by a", y, 0), ("by d", y, 1), ("by x", y, 2))}
+                _Back(b, self.real, self.n, self.k, lanes, g, rows).emit()
 
-            def row(i, _):
-                start = self.scaled(self.factor(g, i, i64(0)), self.row(x, i64(0), column, parts), parts)
+        columns(self.nest, self.k, self.width, 1, block)
 
-                def up(m, acc):
-                    self.put(before, m, column, parts, acc)
-                    new = self.scaled(self.factor(g, i, m), self.row(x, m, column, parts), parts)
-                    return [fma(self.nest.b, p, q, r) for p, q, r in zip(acc, self.row(d, m, column, parts), new)]
 
-                self.each("up", i64(1), i, start, up)
+class _Back:
+    """`decayed_back` of one register's columns, written out. `rows`: first row of each operand and result there."""
 
-                def down(m, z):
-                    b = self.nest.b
-                    old, here = self.row(y, m, column, parts), self.row(before, m, column, parts)
-                    self.put(y, m, column, parts, [fma(b, p, q, r) for p, q, r in zip(z, here, old)])
-                    return [b.fmul(p, q) for p, q in zip(z, self.row(d, m, column, parts))]
+    def __init__(self, b: ir.IRBuilder, real: ir.Type, n: int, k: int, lanes: int, g: ir.Value,
+                 rows: dict[str, ir.Value]):
+        self.b, self.real, self.n, self.k, self.lanes, self.g, self.rows = b, real, n, k, lanes, g, rows
+        self.sofar: set[tuple[str, int]] = set()        # results that have been stored
 
-                self.each("down", i64(1), i, self.row(a, i, column, parts), down, down=True)
-                return []
+    def emit(self) -> None:
+        self.stretch(0, self.n)
+        zero = splat(self.b, ir.Constant(self.real, 0), self.lanes)
+        for name in ("by a", "by d", "by x"):
+            for i in range(self.n):
+                if (name, i) not in self.sofar:
+                    self.put(name, i, zero)
 
-            self.each("i", i64(2), i64(n), [], row)
+    # -- elements -----------------------------------------------------------
+    def get(self, name: str, i: int) -> ir.Value:
+        return load(self.b, self.rows[name], i64(i * self.k), "real", self.real, self.lanes, 1)
 
-        self.columns(block)
+    def known(self, name: str, i: int) -> ir.Value | None:
+        """A result as far as it has been computed; None is 0."""
+        return self.get(name, i) if (name, i) in self.sofar else None
+
+    def put(self, name: str, i: int, value: ir.Value | None) -> None:
+        if value is not None:
+            self.sofar.add((name, i))
+            store(self.b, value, self.rows[name], i64(i * self.k), "real", self.real, self.lanes, 1)
+
+    def factor(self, i: int, j: int) -> ir.Value:
+        return splat(self.b, load(self.b, self.g, i64(i * self.n + j), "real", self.real, 0, 1), self.lanes)
+
+    def times(self, p: ir.Value | None, q: ir.Value | None) -> ir.Value | None:
+        """None as a factor is 1."""
+        return q if p is None else p if q is None else self.b.fmul(p, q)
+
+    def plus(self, p: ir.Value, q: ir.Value, sofar: ir.Value | None) -> ir.Value:
+        return self.b.fmul(p, q) if sofar is None else fma(self.b, p, q, sofar)
+
+    # -- stretches of rows ----------------------------------------------------
+    def stretch(self, low: int, high: int) -> None:
+        """Rows of which "by a" holds the sums over the rows before `low`, decayed up to there."""
+        if high - low <= LEAF:
+            self.pairs(low, high)
+            return
+        middle = (low + high + 1) // 2
+        self.across(low, middle, high)
+        self.stretch(low, middle)
+        self.stretch(middle, high)
+
+    def pairs(self, low: int, high: int) -> None:
+        """Row by row: the sums up to each row before it, then the row itself back down to each of them."""
+        by_d, by_x = ({i: self.known(name, i) for i in range(low, high)} for name in ("by d", "by x"))
+        for i in range(low, high):
+            up = {low: self.known("by a", i)}
+            for m in range(low, i):
+                new = self.b.fmul(self.factor(i, m), self.get("x", m))
+                up[m + 1] = new if up[m] is None else fma(self.b, self.get("d", m), up[m], new)
+            self.put("by a", i, up[i])
+            z = self.get("a", i)
+            for m in reversed(range(low, i)):
+                by_x[m] = self.plus(self.factor(i, m), z, by_x[m])
+                if up[m] is not None:
+                    by_d[m] = self.plus(z, up[m], by_d[m])
+                if m > low:
+                    z = self.b.fmul(z, self.get("d", m))
+        for name, values in (("by d", by_d), ("by x", by_x)):
+            for i, value in values.items():
+                self.put(name, i, value)
+
+    def across(self, low: int, middle: int, high: int) -> None:
+        """What the rows before and after the middle are to each other: both are decayed up to there once."""
+        early, late = range(low, middle), range(middle, high)
+        down: dict[int, ir.Value | None] = {middle - 1: None}       # from the middle to each row before it
+        for j in reversed(range(low, middle - 1)):
+            down[j] = self.times(down[j + 1], self.get("d", j + 1))
+        carried = {j: self.times(self.get("x", j), down[j]) for j in early}
+        whole = self.times(down[low], self.get("d", low))
+        sums: dict[int, ir.Value | None] = dict.fromkeys(early)     # over the late rows
+        through, p = None, None                                     # what passes all early rows; decay from the middle
+        for i in late:
+            row = self.times(self.get("a", i), p)
+            before = self.known("by a", i)
+            total = None
+            for j in early:
+                total = self.plus(self.factor(i, j), carried[j], total)
+                sums[j] = self.plus(self.factor(i, j), row, sums[j])
+            if before is not None:
+                through = self.plus(row, before, through)
+                total = fma(self.b, whole, before, total)
+            self.put("by a", i, total)
+            p = self.times(p, self.get("d", i))
+        up = through
+        for m in early:
+            if up is not None:
+                self.put("by d", m, self.added("by d", m, up, down[m]))
+            self.put("by x", m, self.added("by x", m, sums[m], down[m]))
+            new = self.b.fmul(self.get("x", m), sums[m])
+            up = new if up is None else fma(self.b, self.get("d", m), up, new)
+
+    def added(self, name: str, i: int, p: ir.Value, q: ir.Value | None) -> ir.Value:
+        """A result with p q (q None: 1) more."""
+        sofar = self.known(name, i)
+        if q is None:
+            return p if sofar is None else self.b.fadd(p, sofar)
+        return self.plus(p, q, sofar)

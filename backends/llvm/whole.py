@@ -42,10 +42,10 @@ def whole(node: Node, nodes: dict[str, Node], module: ir.Module, real: ir.Type, 
         fn = _running(module, node.op, semiring, node.attr("reverse"), kind, real, n, m, width)
         return Whole(prod(node.type.sizes[:axis]), (n * m,) * (len(node.args) + 1), lambda b, at: b.call(fn, at))
     if node.op in DECAYED:
-        n, k = nodes[node.args[1]].type.sizes[-2:]
+        *lead, n, k = nodes[node.args[1]].type.sizes
         fn = decayed.function(module, node.op, node.attr("transposed", False), real, n, k, width)
-        sizes = tuple(prod(nodes[a].type.sizes[-2:]) for a in (*node.args, node.name))
-        return Whole(prod(node.type.sizes[:-2]), sizes, lambda b, at: b.call(fn, at))
+        sizes = tuple(prod(nodes[a].type.sizes[len(lead):]) for a in (*node.args, node.name))
+        return Whole(prod(lead), sizes, lambda b, at: b.call(fn, at))
     t = nodes[node.args[0]].type
     n, times = t.sizes[-1], prod(t.sizes[:-2])
     if node.op == "logdet":

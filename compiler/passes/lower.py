@@ -13,7 +13,7 @@ from ...ir.cell import Cell, Node
 from ...ir.types import Dim, Type
 from .tropical import Expand
 
-DECAYED = ("decayed", "decayed_sum", "decayed_slope")
+DECAYED = ("decayed", "decayed_sum", "decayed_back")
 WHOLE = ("solve", "solve_lower", "logdet", "running", "cumsum", *DECAYED)
 
 

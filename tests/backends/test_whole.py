@@ -95,7 +95,7 @@ def test_solve_lower(transposed, n, m):
     check(cell_of(make, (dim("L", 2), N, N), (dim("L", 2), N)), lambda x: 0.3 * x)
 
 
-@pytest.mark.parametrize("n, k", [(1, 3), (2, 16), (5, 1), (16, 64), (9, 21), (18, 70)])
+@pytest.mark.parametrize("n, k", [(1, 3), (2, 16), (5, 1), (16, 64), (9, 21), (18, 70), (8, 5), (33, 8)])
 def test_decayed(n, k):
     L, N, K = dim("L", 2), dim("N", n), dim("K", k)
     some = lambda x: torch.where(x.abs() > 0.5, x, 0.0)         # a third of the decays is 0
@@ -103,6 +103,18 @@ def test_decayed(n, k):
     for across in (False, True):
         make = lambda b, g, d, x: b.decayed_sum(g, d, x, across)
         check(cell_of(make, (L, N, N), (L, N, K), (L, N, K)), some)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 2e-5)])
+def test_decays_of_every_size(dtype, tolerance):
+    """0, exp(-50), exp(-5), about 1, larger than 1 and negative, one beside the other."""
+    L, N, K = dim("L", 2), dim("N", 16), dim("K", 40)
+    kinds = torch.tensor([0.0, math.exp(-50), math.exp(-5), 0.99, 1.5, -0.7], dtype=torch.float64)
+    mixed = lambda x: kinds[(x * 1000).long() % len(kinds)]
+    check(cell_of(lambda b, a, d, x: b.decayed(a, d, x), (L, N, K), (L, N, K), (L, N, K)), mixed, dtype, tolerance)
+    for across in (False, True):
+        make = lambda b, g, d, x: b.decayed_sum(g, d, x, across)
+        check(cell_of(make, (L, N, N), (L, N, K), (L, N, K)), mixed, dtype, tolerance)
 
 
 def test_single_precision():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....ir.cell import Node
-from ....ir.types import Type
+from ....ir.types import Dim, Type
 from .rule import Cotangents, D, DerivativeRule
 
 
@@ -49,8 +49,7 @@ def _logdet(d: D, n: Node, ct: str) -> Cotangents:
 def _decayed(d: D, n: Node, ct: str) -> Cotangents:
     """G = a . D x: linear in a and x, each with the other decayed up to it"""
     a, decay, x = n.args
-    return (d.b.decayed_sum(ct, decay, x), _slope(d, ct, a, decay, x),
-            d.b.decayed_sum(ct, decay, a, transposed=True))
+    return _back(d, ct, a, decay, x)
 
 
 def _decayed_sum(d: D, n: Node, ct: str) -> Cotangents:
@@ -58,12 +57,16 @@ def _decayed_sum(d: D, n: Node, ct: str) -> Cotangents:
     g, decay, x = n.args
     across = n.attr("transposed")
     late, early = (x, ct) if across else (ct, x)
-    return (d.b.decayed(late, decay, early), _slope(d, g, late, decay, early),
-            d.b.decayed_sum(g, decay, ct, transposed=not across))
+    by_late, by_decay, by_early = _back(d, g, late, decay, early)
+    return d.b.decayed(late, decay, early), by_decay, by_late if across else by_early
 
 
-def _slope(d: D, g: str, a: str, decay: str, x: str) -> str:
-    return d.b.add("decayed_slope", (g, a, decay, x), d.b.type(decay), "slope")
+def _back(d: D, g: str, a: str, decay: str, x: str) -> tuple[str, str, str]:
+    """The derivatives of sum g_ij a_i D(i, j) x_j by a, the decays and x."""
+    t = d.b.type(decay)
+    wide = t.with_shape((*t.shape[:-2], Dim("3", 3), *t.shape[-2:]))
+    back = d.b.add("decayed_back", (g, a, decay, x), wide, "back")
+    return tuple(d.b.index(back, t.rank - 2, i) for i in range(3))
 
 
 RULES: dict[str, DerivativeRule] = {"solve": _solve, "solve_lower": _solve_lower, "logdet": _logdet,
