@@ -127,6 +127,10 @@ class Builder:
         """y[i] = a[i] (x) y[i-1] (+) b[i] along an axis, y = b where it starts."""
         return self.add("running", (a, b), self.type(b), "running", axis=axis, reverse=reverse, semiring=semiring)
 
+    def cumprod(self, a: str, axis: int, reverse: bool = False) -> str:
+        """The product of what comes before (or after) each place of an axis."""
+        return self.add("cumprod", (a,), self.type(a), "cumprod", axis=axis, reverse=reverse)
+
     def solve_lower(self, low: str, b: str, transposed: bool = False) -> str:
         """(I + the part of `low` below its diagonal)^-1 b, or its transpose's."""
         return self.add("solve_lower", (low, b), self.type(b), "solve", transposed=transposed)

@@ -106,6 +106,10 @@ def _structure(n: Node, xs: list[Tensor], ranks: list[int]) -> Tensor:
             return meaning.contract(x, xs[1], n.attr("spec"), n.attr("semiring"))
         case "running":
             return meaning.running(x, xs[1], _axis(n, r), n.attr("reverse"), n.attr("semiring"))
+        case "cumprod":
+            return meaning.cumprod(x, _axis(n, r), n.attr("reverse"))
+        case "cumprod_back":
+            return meaning.cumprod_back(x, xs[1], _axis(n, r), n.attr("reverse"))
         case "solve_lower":
             return meaning.solve_lower(x, xs[1], n.attr("transposed"), vector=ranks[1] == r - 1)
         case "solve":

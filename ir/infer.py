@@ -119,14 +119,15 @@ def _structure(n: Node, operands: list[Type]) -> Type:
     if n.op == "index":
         _integer(n, "at", 0, sizes[axis] - 1)
         return x.with_shape(x.shape[:axis] + x.shape[axis + 1:])
-    if n.op in ("cumsum", "running"):
+    if n.op in ("cumsum", "running", "cumprod", "cumprod_back"):
         _need(type(n.attr("reverse")) is bool, "attrs", f"reverse={n.attr('reverse')!r} is not a bool")
         if n.op == "running":
             semiring = n.attr("semiring")
             _need(semiring in RUNNING_KINDS, "attrs", f"running has no semiring {semiring!r}")
             _need(x.kind in RUNNING_KINDS[semiring], "kind", f"running {semiring} does not take {x.kind}")
             _need(operands[1].kind == x.kind, "kind", f"running of {x} and {operands[1]}")
-            _need(operands[1] == x, "shape", f"running of {x} and {operands[1]}")
+        for other in operands[1:]:
+            _need(other == x, "shape", f"{n.op} of {x} and {other}")
         return x
     _need(out.rank == x.rank + new_axis, "shape", f"{n.op} of {x} cannot have rank {out.rank}")
     dim = out.shape[axis]  # its name is free, its size is not

@@ -192,6 +192,27 @@ def running(a: Tensor, b: Tensor, axis: int, reverse: bool, semiring: str) -> Te
     return torch.stack(rows[::-1] if reverse else rows, axis) if rows else b
 
 
+def cumprod(a: Tensor, axis: int, reverse: bool) -> Tensor:
+    """y[i] = product of the a[j] before i (after i if `reverse`), multiplied up one by one."""
+    each = a.unbind(axis)[::-1 if reverse else 1]
+    rows = [torch.ones_like(p) for p in each[:1]]
+    for p in each[:-1]:
+        rows.append(rows[-1] * p)
+    return torch.stack(rows[::-1] if reverse else rows, axis) if rows else a
+
+
+def cumprod_back(a: Tensor, c: Tensor, axis: int, reverse: bool) -> Tensor:
+    """The derivative of sum c[i] y[i] by a: y[m] times u[m], the sum over the i behind m of c[i] times what lies
+    strictly between them; 0 where u is."""
+    way = 1 if reverse else -1
+    each, cs = a.unbind(axis)[::way], c.unbind(axis)[::way]
+    sums = [torch.zeros_like(p) for p in each[:1]]
+    for p, q in zip(each[:-1], cs):
+        sums.append(q + p * sums[-1])
+    u = torch.stack(sums[::way], axis) if sums else a
+    return torch.where(u == 0, 0, cumprod(a, axis, reverse) * u)
+
+
 # -- reductions and products ------------------------------------------------
 def lse(x: Tensor) -> Tensor:
     """log(sum(exp(x))) over the last axis; -inf over an empty axis."""

@@ -98,6 +98,10 @@ OPS: dict[str, Op] = _table(
     Op("running", "structure", 2, NUM, "same", ("axis", "reverse", "semiring"),
        "y[i] = a[i] (x) y[i-1] (+) b[i] along an axis, y = b at its start; semiring: sum max lse "
        "(on a tie of max the path through y[i-1] is first)"),
+    Op("cumprod", "structure", 1, ("real",), "same", ("axis", "reverse"),
+       "y[i] = product of the a[j] with j < i along an axis (j > i if reverse)"),
+    Op("cumprod_back", "structure", 2, ("real",), "same", ("axis", "reverse"),
+       "cumprod_back(a, c): the derivative of sum c[i] cumprod(a)[i] by a; has none itself"),
     # reductions and products
     Op("reduce", "reduce", 1, ANY, "given", ("fn", "axes"),
        "fn: sum max min prod lse argmax any all; axes: tuple of positions, which disappear"),

@@ -51,8 +51,8 @@ def wishes(kernel: Kernel, real: ir.Type, width: int) -> dict[Place, list[Wish]]
     """What each product asks for; nothing where no step has one. Ports are dealt out whole, in the order in which they
     are used, each to the product that then has the least to ask for in a turn. What is used later in the tile is asked
     for now, the rest for the tile (or step) that comes next."""
-    parts = [(r, name) for r in range(len(kernel.runs)) for name in ("before", "steps")]
-    number = {(*part, i): n for part in parts for i, p in enumerate(_phases(kernel, part))
+    parts = [(r, name) for r in range(len(kernel.runs)) for name in ("before", "steps", "after")]
+    number = {(*part, i): n for part in parts if part[1] != "after" for i, p in enumerate(_phases(kernel, part))
               if (n := turns(p, width)) >= TURNS}
     if not any(name == "steps" for _, name, _ in number):
         return {}

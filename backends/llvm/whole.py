@@ -41,6 +41,11 @@ def whole(node: Node, nodes: dict[str, Node], module: ir.Module, real: ir.Type, 
         semiring = node.attr("semiring", "sum")
         fn = _running(module, node.op, semiring, node.attr("reverse"), kind, real, n, m, width)
         return Whole(prod(node.type.sizes[:axis]), (n * m,) * (len(node.args) + 1), lambda b, at: b.call(fn, at))
+    if node.op in ("cumprod", "cumprod_back"):
+        axis = node.attr("axis")
+        n, m = node.type.sizes[axis], prod(node.type.sizes[axis + 1:])
+        fn = _cumprod(module, node.op, node.attr("reverse"), real, n, m, width)
+        return Whole(prod(node.type.sizes[:axis]), (n * m,) * (len(node.args) + 1), lambda b, at: b.call(fn, at))
     if node.op in DECAYED:
         *lead, n, k = nodes[node.args[1]].type.sizes
         fn = decayed.function(module, node.op, node.attr("transposed", False), real, n, k, width)
@@ -123,6 +128,70 @@ def _running(module: ir.Module, op: str, semiring: str, reverse: bool, kind: str
         low, high = (0, n - 1) if reverse else (1, n)
         if low < high:
             nest.loop("row", i64(low), i64(high), 1, start, row, down=reverse)
+
+    if n:
+        columns(nest, m, width, CHAINS, column_block)
+    nest.b.ret_void()
+    return fn
+
+
+def _cumprod(module: ir.Module, op: str, reverse: bool, real: ir.Type, n: int, m: int, width: int) -> ir.Function:
+    """`cumprod(a, y)` or `cumprod_back(a, c, y)` over [n, m]. Back: first the sums u behind every row, into y, then the
+    products before it, in registers; y = product * u, 0 where u is."""
+    way = "down" if reverse else "up"
+    fn, new = _function(module, f"{op}.{way}.{real}.{n}.{m}", [real] * (2 if op == "cumprod" else 3))
+    if not new:
+        return fn
+    nest = Nest(ir.IRBuilder(fn.append_basic_block("entry")))
+    a, y = fn.args[0], fn.args[-1]
+    first, last = (n - 1, 0) if reverse else (0, n - 1)
+
+    def read(base, row, column, part):
+        return load(nest.b, base, nest.b.add(_at(nest.b, row, m, column), i64(part[0])), "real", real, part[1], 1)
+
+    def write(value, row, column, part):
+        store(nest.b, value, y, nest.b.add(_at(nest.b, row, m, column), i64(part[0])), "real", real, part[1], 1)
+
+    def along(carried, body, back):
+        """Over all rows but the first one (`back`: but the last one, from there)."""
+        high = back != reverse
+        nest.loop("row", i64(0 if high else 1), i64(n - 1 if high else n), 1, carried, body, down=high)
+
+    def neighbour(i, back):
+        return nest.b.add(i, i64(1 if back != reverse else -1))
+
+    def column_block(column, parts):
+        ones = [splat(nest.b, ir.Constant(real, 1), lanes) for _, lanes in parts]
+        zeros = [splat(nest.b, ir.Constant(real, 0), lanes) for _, lanes in parts]
+
+        def sums(i, us):
+            there = neighbour(i, True)
+            new = [fma(nest.b, read(a, there, column, part), u, read(fn.args[1], there, column, part))
+                   for u, part in zip(us, parts)]
+            for u, part in zip(new, parts):
+                write(u, i, column, part)
+            return new
+
+        def products(i, ps):
+            there = neighbour(i, False)
+            new = [nest.b.fmul(p, read(a, there, column, part)) for p, part in zip(ps, parts)]
+            for p, part, zero in zip(new, parts, zeros):
+                if op == "cumprod_back":
+                    u = read(y, i, column, part)
+                    p = nest.b.select(nest.b.fcmp_ordered("==", u, zero), zero, nest.b.fmul(p, u))
+                write(p, i, column, part)
+            return new
+
+        if op == "cumprod":
+            for one, part in zip(ones, parts):
+                write(one, i64(first), column, part)
+        else:
+            for zero, part in zip(zeros, parts):
+                write(zero, i64(last), column, part)
+            if n > 1:
+                along(zeros, sums, True)
+        if n > 1:
+            along(ones, products, False)
 
     if n:
         columns(nest, m, width, CHAINS, column_block)

@@ -104,7 +104,7 @@ class Ranges:
                 return empty[0]
             case "contract":
                 return any(empty) and n.attr("semiring") != "sum"
-            case "solve" | "logdet" | "running":
+            case "solve" | "logdet" | "running" | "cumprod":
                 return n.attr("semiring", "sum") != "sum"
         return any(empty)
 

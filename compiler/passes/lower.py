@@ -14,7 +14,7 @@ from ...ir.types import Dim, Type
 from .tropical import Expand
 
 DECAYED = ("decayed", "decayed_sum", "decayed_back")
-WHOLE = ("solve", "solve_lower", "logdet", "running", "cumsum", *DECAYED)
+WHOLE = ("solve", "solve_lower", "logdet", "running", "cumsum", "cumprod", "cumprod_back", *DECAYED)
 
 
 @dataclass(frozen=True, slots=True)

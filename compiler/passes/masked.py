@@ -28,7 +28,8 @@ from ..analysis.ranges import INF, Ranges, from_facts
 from .dce import live
 
 RESET, VALID = "reset@", "valid@"       # no program can name an input so
-_PRODUCTS = frozenset("contract solve solve_lower logdet running decayed decayed_sum decayed_back".split())
+_PRODUCTS = frozenset("contract solve solve_lower logdet running cumprod cumprod_back decayed decayed_sum "
+                      "decayed_back".split())
 _INVERTED = frozenset("solve logdet".split())
 
 

@@ -16,7 +16,7 @@ one vectorised arithmetic operation per element and step:
               is stored anyway), 10 for a bool, twice that for an int
     work(v)   1 arithmetic, 4 division or root, 12 to 20 transcendental; reductions
               32 per result and 1 per operand element; products 32 per result and
-              2 per multiplication; linear algebra, cumsum and running are always kept;
+              2 per multiplication; linear algebra, cumsum, running and cumprod are always kept;
               views and broadcasts are free, reading an input costs the load
 
 Old state values cannot be recomputed within a step; they are saved as

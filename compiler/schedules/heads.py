@@ -102,7 +102,8 @@ def follow(n: Node, at, nodes, head, groups) -> tuple[int | None, Node]:
         src = nodes[n.args[0]]
         groups[src.name] = n.attr("times")
         return 0, replace(src, name=n.name, type=t.with_shape(t.shape[1:]))
-    elif n.op in ("slice", "pad", "index", "place", "concat", "stack", "cumsum", "running", "interleave", "fold"):
+    elif n.op in ("slice", "pad", "index", "place", "concat", "stack", "cumsum", "running", "cumprod", "cumprod_back",
+                  "interleave", "fold"):
         if len(set(where)) > 1:
             raise Mixed
         p, axis = where[0], n.attr("axis")

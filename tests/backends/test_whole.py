@@ -57,6 +57,15 @@ def test_running(semiring, reverse, n, m):
     check(cell_of(lambda b, a, x: b.running(a, x, 1, semiring, reverse), shape, shape))
 
 
+@pytest.mark.parametrize("n, m", [(1, 1), (2, 3), (5, 1), (16, 64), (3, 71)])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_cumprod(reverse, n, m):
+    shape = (dim("L", 2), dim("N", n), dim("M", m))
+    some = lambda x: torch.where(x.abs() > 0.5, x, 0.0)
+    check(cell_of(lambda b, a: b.cumprod(a, 1, reverse), shape), some)
+    check(cell_of(lambda b, a: b.cumprod(a, 1, reverse), shape), dtype=torch.float32, tolerance=2e-5)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_cumsum(axis, reverse):

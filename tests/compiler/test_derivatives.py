@@ -126,6 +126,10 @@ def running(semiring, axis, reverse=False):
     return make
 
 
+def cumprod(axis, reverse):
+    return lambda m: m.b.cumprod(m.b.op("mul", m.input("x", I, H), m.input("z", I, H)), axis, reverse)
+
+
 def solve_lower(transposed, *rhs):
     def make(m):
         return m.b.solve_lower(m.input("x", I, H, H), m.input("z", I, H, *rhs), transposed)
@@ -177,6 +181,7 @@ CASES = {
     **{f"running {s} {axis} {r}": running(s, axis, r) for s in ("sum", "max", "lse") for axis in (0, 1)
        for r in (False, True)},
     **{f"solve_lower {t} {len(r)}": solve_lower(t, *r) for t in (False, True) for r in ((), (V,))},
+    **{f"cumprod {axis} {r}": cumprod(axis, r) for axis in (0, 1) for r in (False, True)},
     "decayed": decayed, **{f"decayed_sum {t}": decayed_sum(t) for t in (False, True)},
     **{op: leafy(op) for op in ("iota", "training", "random", "literal")},
 }

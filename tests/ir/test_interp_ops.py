@@ -272,6 +272,26 @@ def test_running(semiring, axis, reverse, lead):
     assert call("running", none, none, types=[empty] * 2, out=empty, **attrs | {"axis": 1}).shape == (2, 0)
 
 
+@pytest.mark.parametrize("axis, reverse", [(0, False), (1, False), (1, True)])
+def test_cumprod(axis, reverse):
+    """Products of what comes before, zeros among them; its derivative is torch's, 0 where nothing depends on it."""
+    a, c = data(3, 4).detach(), data(3, 4, seed=1)
+    a[1, 1] = a[2, 2] = a[0, 2] = 0.0
+    a.requires_grad_()
+    attrs, types = dict(axis=axis, reverse=reverse), [Type("real", (Dim("R", 3), A))] * 2
+    y = call("cumprod", a, types=types[:1], **attrs)
+    n = a.shape[axis]
+    for i in range(n):
+        others = a.narrow(axis, i + 1, n - 1 - i) if reverse else a.narrow(axis, 0, i)
+        torch.testing.assert_close(y.select(axis, i), others.prod(axis))
+    (want,) = torch.autograd.grad((y * c).sum(), a)
+    torch.testing.assert_close(call("cumprod_back", a, c, types=types, **attrs), want)
+    assert torch.autograd.gradcheck(lambda a: call("cumprod", a, types=types[:1], **attrs), a)
+    wild = torch.tensor([[math.inf], [2.0], [3.0]], dtype=F64)
+    one = [Type("real", (Dim("R", 3), Dim("1", 1)))] * 2
+    assert not call("cumprod_back", wild, 0 * c[:, :1], types=one, out=one[0], axis=0, reverse=False)[1:].any()
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("shape", [(C,), (C, A), (N, C, A)])
 def test_solve_lower(shape, transposed):

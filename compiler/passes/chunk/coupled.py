@@ -53,12 +53,12 @@ class Group:
             "select", m.compared("eq", shape, 1), b.full(1.0, real), b.full(0.0, real))
 
         def spread(d: str) -> str:
-            return b.broadcast(m.shifted(d, 1), shape, tuple(range(m.n + 1)))
+            return b.broadcast(m.shifted(d), shape, tuple(range(m.n + 1)))
 
         out: dict[str, str] = {}
         for s in self.order():
             parts = [unit] if s in into else []
-            parts += [b.op("mul", m.shifted(r, 1), spread(self.decays[s, t])) for t, r in out.items()
+            parts += [b.op("mul", m.shifted(r), spread(self.decays[s, t])) for t, r in out.items()
                       if (s, t) in self.decays]
             if parts:
                 total = parts[0]

@@ -88,23 +88,21 @@ class Matrix:
         j = j if by == 0 else b.op("add", j, b.literal(by, "int"))
         return b.broadcast(b.op(op, b.broadcast(i, two, (0,)), b.broadcast(j, two, (1,))), shape, (self.n, self.n + 1))
 
-    def shifted(self, d: str, by: int) -> str:
-        """d one step later (1) or earlier (-1), 0 where there is none."""
+    def shifted(self, d: str) -> str:
+        """d one step later, 0 at the first."""
         b, dim = self.b, self.b.type(d).shape[self.n]
         if dim.size == 1:
             return b.full(0.0, b.type(d))
         less = Dim(f"{dim.name}-1", dim.size - 1)
-        return b.pad(b.slice(d, self.n, 0 if by > 0 else 1, less), self.n, 1 if by > 0 else 0, dim)
+        return b.pad(b.slice(d, self.n, 0, less), self.n, 1, dim)
 
     def before(self, d: str) -> str:
         """p(i): the product of the decays of the steps before i."""
-        return self.b.running(self.shifted(d, 1), self.constant(self.b.type(d).shape, self.n, 0), self.n)
+        return self.b.cumprod(d, self.n)
 
     def after(self, d: str) -> str:
         """t(j): the product of the decays of the steps after j."""
-        shape = self.b.type(d).shape
-        last = self.constant(shape, self.n, shape[self.n].size - 1)
-        return self.b.running(self.shifted(d, -1), last, self.n, reverse=True)
+        return self.b.cumprod(d, self.n, reverse=True)
 
     def whole(self, d: str) -> str:
         """p(C)"""
@@ -116,7 +114,7 @@ class Matrix:
         b, n, shape = self.b, self.n, self.b.type(d).shape
         wide = Type("real", (*shape, shape[n]))
         start = b.op("select", self.compared("eq", wide.shape, 1), b.full(1.0, wide), b.full(0.0, wide))
-        return b.running(b.broadcast(self.shifted(d, 1), wide.shape, tuple(range(n + 1))), start, n)
+        return b.running(b.broadcast(self.shifted(d), wide.shape, tuple(range(n + 1))), start, n)
 
     # -- blocks of steps, where decays differ from channel to channel ---------------
     def blocks(self) -> list[tuple[int, Dim]]:
@@ -198,7 +196,7 @@ class Matrix:
         parts = [p and self.before(p) for p in (self.scalar, self.row, self.column)]
         y = self._of_matrix(reader, axis, self.old, *parts)
         for c in self.constants:
-            parts = [p and self.shifted(p, 1) for p in self._response(c)]
+            parts = [p and self.shifted(p) for p in self._response(c)]
             y = self.b.op("add", y, self._of_matrix(reader, axis, c.matrix, *parts))
         return y
 

@@ -72,6 +72,11 @@ def _cumsum(d: D, n: Node, ct: str) -> Cotangents:
     return (d.b.add("cumsum", (ct,), n.type, "cumsum", axis=n.attr("axis"), reverse=not n.attr("reverse")),)
 
 
+def _cumprod(d: D, n: Node, ct: str) -> Cotangents:
+    axis, back = n.attr("axis"), n.attr("reverse")
+    return (d.b.add("cumprod_back", (n.args[0], ct), n.type, "back", axis=axis, reverse=back),)
+
+
 def _running(d: D, n: Node, ct: str) -> Cotangents:
     """y_i = a_i y_{i-1} + b_i, with u_i, v_i the derivatives to y_{i-1} and b_i (at the start 0 and 1):
     g_i = ct_i + u_{i+1} g_{i+1} is a running sum the other way; db = v g, da = (dy/da) g.
@@ -114,4 +119,5 @@ def _running(d: D, n: Node, ct: str) -> Cotangents:
     return d.mul(g, u), d.mul(g, d("exp", d("sub", b, top)))
 
 
-RULES: dict[str, DerivativeRule] = {"reduce": _reduce, "contract": _contract, "cumsum": _cumsum, "running": _running}
+RULES: dict[str, DerivativeRule] = {"reduce": _reduce, "contract": _contract, "cumsum": _cumsum, "running": _running,
+                                    "cumprod": _cumprod}
