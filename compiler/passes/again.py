@@ -9,6 +9,9 @@ sums. Whether that saves loop nests is for the schedule to say (`schedules.build
 What is kept is a minimum cut (of elements per step) between the sums over states and what the cell that runs again must
 make; of equal cuts the one that the backward pass reads anyway, or else that lies latest. No value of more than 1 / FEW
 of its state's elements is kept; where that leaves a sum, nothing is: the states would be gone over all the same.
+
+`grams_to_keep` are products between the rows of chunks, decayed from channel to channel, which the backward pass reads:
+a few values per step, each of which takes longer to compute than to keep.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ...ir.cell import Cell, Input, Node, Output
-from ...ir.ops import spec_parts
+from ...ir.ops import OPS, spec_parts
+from ...ir.types import Type
 from .dce import Dce, live
-from .tape import INF, Flow
+from .lower import WHOLE
+from .tape import INF, REDUCED, SAVE, Flow
 
 FEW = 2         # where they are half, in chunks of delta rules, a training step takes 2 to 4 % less time
 
@@ -51,6 +56,29 @@ def sums_to_keep(forward: Cell, own: int) -> tuple[Output, ...]:
         return ()
     names = {o.value: o for o in reversed(tape)}
     return tuple(names.get(n.name) or Output(f"kept.{n.name}", n.name, n.span) for n in kept)
+
+
+def grams_to_keep(forward: Cell, own: int) -> tuple[Output, ...]:
+    """Outputs of `forward` beyond its first `own` (what the backward pass needs) that are point by point made of Gram
+    matrices with decays and take longer to make than to keep, by the costs of `tape`."""
+    nodes = forward.nodes()
+    types = {n.name: n.type for n in forward.body}
+    grams: dict[str, frozenset[str]] = {}       # of which a value is made, through pointwise operations and views
+    for n in forward.body:
+        if n.op == "decayed":
+            grams[n.name] = frozenset({n.name})
+        elif OPS[n.op].group in ("pointwise", "structure") and n.op not in WHOLE:
+            grams[n.name] = frozenset().union(*(grams[a] for a in n.args))
+        else:
+            grams[n.name] = frozenset()
+    return tuple(o for o in forward.outputs[own:]
+                 if SAVE * types[o.value].numel < sum(_pairs(nodes[g], types) for g in grams[o.value]))
+
+
+def _pairs(n: Node, types: dict[str, Type]) -> int:
+    """Operations of a Gram matrix: per pair of rows and column a decay and a product, and the sums."""
+    *_, rows, _ = types[n.args[0]].sizes
+    return types[n.args[0]].numel * (rows - 1) + REDUCED * n.type.numel
 
 
 def keeping(forward: Cell, own: int, kept: Sequence[Output]) -> Cell:

@@ -36,7 +36,7 @@ from ...ir.types import Type
 from .lower import WHOLE
 
 INF = 1 << 60
-LOAD, SAVE = 16, 40
+LOAD, SAVE, REDUCED = 16, 40, 32
 _WORK = {**dict.fromkeys("div sqrt rsqrt floordiv mod".split(), 4), **dict.fromkeys("exp expm1 softplus".split(), 12),
          **dict.fromkeys("log log1p sin cos tanh sigmoid logsigmoid atan".split(), 15),
          **dict.fromkeys("tan erf atan2 pow logaddexp".split(), 20), "random": 20}
@@ -58,11 +58,11 @@ def work(n: Node, types: Mapping[str, Type]) -> int:
         terms = 1
         for size in sizes.values():
             terms *= size
-        return 2 * terms + 32 * n.type.numel
+        return 2 * terms + REDUCED * n.type.numel
     if n.op in ("gather", "scatter"):
         return LOAD * max(n.type.numel, types[n.args[0]].numel if n.op == "scatter" else 0)
     if n.op in ("reduce", "fold"):
-        return types[n.args[0]].numel + 32 * n.type.numel
+        return types[n.args[0]].numel + REDUCED * n.type.numel
     return _WORK.get(n.op, 1) * n.type.numel
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ...ir.cell import Cell, Output
 from ...ir.types import Dim
 from ..analysis.domains import has_weights
-from ..passes.again import repeated, sums_to_keep
+from ..passes.again import grams_to_keep, repeated, sums_to_keep
 from ..passes.dce import live
 from ..passes.lower import Lower
 from .alike import alike
@@ -34,7 +34,7 @@ def recomputes(cell: Cell) -> bool:
 def sums_kept(forward: Cell, own: int) -> tuple[Output, ...]:
     """What forward keeps at every step besides its first `own` outputs, for running it again: what comes of sums over
     states (`passes.again`), if its steps then take fewer loop nests. Where they do not (the sweep that updates a state
-    may make the next step's sums in passing), keeping it costs more than it saves."""
+    may make the next step's sums in passing), keeping it costs more than it saves. And Gram matrices of chunks."""
     sums = sums_to_keep(forward, own)
     nodes = forward.nodes()
     tape = [o for o in forward.outputs[own:] if nodes[o.value].op != "state"]
@@ -43,7 +43,8 @@ def sums_kept(forward: Cell, own: int) -> tuple[Output, ...]:
         again = repeated(forward, kept, (o for o in tape if o not in kept))
         return len(forward_kernel(again, "again").runs[0].steps.phases)
 
-    return sums if sums and nests(sums) < nests(()) else ()
+    kept = sums if sums and nests(sums) < nests(()) else ()
+    return (*kept, *(o for o in grams_to_keep(forward, own) if o not in kept))
 
 
 def forward_kernel(cell: Cell, name: str, *, packing: bool = True, checkpoint: bool = False) -> Kernel:

@@ -109,12 +109,30 @@ def test_loop_nests_of_the_steps_that_run_again(name, without, given):
     assert [len(k.runs[0].steps.phases) for k in kernels] == [without, given]
 
 
+def chunks(name: str, K: int):
+    """The executable of whole chunks, inside what hands it values of parameters."""
+    e = executable("chunk(16)", name, K=K, V=5).chunks
+    return getattr(e, "inner", e)
+
+
 @pytest.mark.parametrize("name", ["deltanet", "rwkv7"])
 def test_chunks_are_given_what_they_solve_for(name):
-    e = executable("chunk(16)", name, K=40, V=5)
-    assert [o.name for o in e.chunks.inner.sums] == ["tape.solve"]
+    def solved(K: int) -> list[str]:
+        return [o.name for o in chunks(name, K).sums if "decayed" not in o.value]
+
+    assert solved(40)[:1] == ["tape.solve"] and "tape.solve" not in solved(24)
     check("chunk(16)", name, 2, 53, K=40, V=5)
-    assert not executable("chunk(16)", name, K=24, V=5).chunks.inner.sums
+
+
+@pytest.mark.parametrize("name, K, count", [("gla", 24, 1), ("rwkv7", 24, 4), ("rwkv7", 4, 0), ("simple_gla", 24, 0)])
+def test_chunks_are_given_gram_matrices_with_decays(name, K, count):
+    """Nothing makes one again, unless that is cheaper than to keep it."""
+    e = chunks(name, K)
+    again, _ = e.back.kernel.runs
+    made = [n for n in again.nodes.values() if n.op == "decayed"]
+    kept = [o for o in e.sums if o.name != "tape.solve"]
+    assert len(kept) == count and bool(made) == (name != "simple_gla" and not count)
+    check("chunk(16)", name, 2, 53, K=K, V=5)
 
 
 @pytest.mark.parametrize("name", ["deltaproduct", "titans"])
