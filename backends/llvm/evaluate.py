@@ -206,7 +206,9 @@ class Evaluator:
         if node.op == "contract":
             raise NotImplementedError(f"semiring {node.attr('semiring')!r} on the llvm back end")
         (arg, at), = operand_indices_at(node, idx, red)
-        width = acc.type.count if isinstance(acc.type, ir.VectorType) else 0
+        width, term = acc.type.count if isinstance(acc.type, ir.VectorType) else 0, self.nodes[arg]
+        if node.attr("fn") == "sum" and term.op == "mul" and term.type.kind == "real" and arg not in self.part.reads:
+            return fma(b, *(splat(b, self.value(a, i, c), width) for a, i in operand_indices_at(term, at)), acc)
         return self._combine(name, acc, splat(b, self.value(arg, at, c), width))
 
     def add_product(self, name: str, acc: ir.Value, c, idx, red) -> ir.Value:
