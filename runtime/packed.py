@@ -1,7 +1,7 @@
 """Packed sequences: one after the other in [1, total, *shape], cut up by `cu_seqlens` [n + 1].
 
 They run in buckets of similar lengths, each padded to its longest. A bucket takes further sequences, the longest
-first, while its slack is at most a quarter of what it holds and 256 steps more: so work and memory stay proportional
+first, while its slack is at most an eighth of what it holds and 64 steps more: so work and memory stay proportional
 to `total` however uneven the lengths, all sequences of a bucket share each read of the weights, and the states of
 every sequence end in rows of their own. (Restarts within one long row would need the states at all ends as outputs of
 every step, and would leave a dense cell one sequence at a time.) Steps are copied once into their buckets and once
@@ -13,41 +13,88 @@ out of them; sequences of one length are copied nowhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from ctypes import memmove, memset
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 
+from ..backends.pages import empty
 from ..backends.recording import recording
 from . import direct, recur
 from .plan import find
 from .ports import fail
 
-SHARE, FREE = 4, 256        # slack of a bucket: a share of its steps, and what is not counted
+SHARE, FREE = 8, 64         # slack of a bucket: a share of its steps, and what is not counted
 Call = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
+
+
+class Moves:
+    """The places of some tensors as stretches of rows, (row, place, how many) in the order of the places: in memory
+    these are moved as a whole. No tuple, which a transform of torch would take apart."""
+
+    def __init__(self, of_each: Sequence[Sequence[tuple[int, int, int]]]):
+        self.of_each = of_each
+
+    def possible(self, *xs: Tensor) -> bool:
+        """Whether these are numbers that lie in memory row by row, and nothing follows what is done with them."""
+        return direct.possible(xs) and all(
+            x.device.type == "cpu" and x.is_floating_point() and x.is_contiguous()
+            and not x.is_neg() and not is_legacy_batchedtensor(x) for x in xs)
+
+    def spread(self, x: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
+        """Rows to places; 0 where no row goes."""
+        ys = tuple([empty(count, *x.shape[1:], dtype=x.dtype) for count in counts])
+        size = _row_bytes(x)
+        for y, stretches in zip(ys, self.of_each):
+            end = 0
+            for row, place, count in (*stretches, (0, len(y), 0)):
+                memset(y.data_ptr() + end * size, 0, (place - end) * size)
+                memmove(y.data_ptr() + place * size, x.data_ptr() + row * size, count * size)
+                end = place + count
+        return ys
+
+    def gathered(self, n: int, ys: Sequence[Tensor]) -> Tensor:
+        """Places to rows, all of which have one."""
+        x = empty(n, *ys[0].shape[1:], dtype=ys[0].dtype)
+        size = _row_bytes(x)
+        for y, stretches in zip(ys, self.of_each):
+            for row, place, count in stretches:
+                memmove(x.data_ptr() + row * size, y.data_ptr() + place * size, count * size)
+        return x
+
+
+def _row_bytes(x: Tensor) -> int:
+    return prod(x.shape[1:]) * x.element_size()
 
 
 class Spread(torch.autograd.Function):
     """Rows x [n, ...] to one tensor for each of `there` (the rows of its places), which may repeat rows. `back` says
-    where the gradient of each place goes: to its row, or with n nowhere. The adjoint is `Gathered`."""
+    where the gradient of each place goes: to its row, or with n nowhere; what lies at such a place does not matter.
+    `moves`: those of `back`, where they are stretches. The adjoint is `Gathered`."""
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, n: int, there: tuple[Tensor, ...], back: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def forward(x: Tensor, n: int, there: tuple[Tensor, ...], back: tuple[Tensor, ...],
+                moves: Moves | None) -> tuple[Tensor, ...]:
+        if moves is not None and moves.possible(x):
+            return moves.spread(x, [len(rows) for rows in there])
         return tuple([x.index_select(0, rows) for rows in there])
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        _, ctx.n, ctx.there, ctx.back = inputs
+        _, ctx.n, ctx.there, ctx.back, ctx.moves = inputs
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, *ds: Tensor | None):
         like = next((d for d in ds if d is not None), None)
         if like is None:
-            return None, None, None, None
+            return None, None, None, None, None
         ds = [like.new_zeros(len(rows), *like.shape[1:]) if d is None else d for d, rows in zip(ds, ctx.there)]
-        return Gathered.apply(ctx.n, ctx.there, ctx.back, *ds), None, None, None
+        return Gathered.apply(ctx.n, ctx.there, ctx.back, ctx.moves, *ds), None, None, None, None
 
 
 class Gathered(torch.autograd.Function):
@@ -55,7 +102,10 @@ class Gathered(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(n: int, there: tuple[Tensor, ...], back: tuple[Tensor, ...], *ys: Tensor) -> Tensor:
+    def forward(n: int, there: tuple[Tensor, ...], back: tuple[Tensor, ...], moves: Moves | None,
+                *ys: Tensor) -> Tensor:
+        if moves is not None and moves.possible(*ys):
+            return moves.gathered(n, ys)
         x = ys[0].new_empty(n + 1, *ys[0].shape[1:])
         for rows, y in zip(back, ys):
             x.index_copy_(0, rows, y)
@@ -63,26 +113,29 @@ class Gathered(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        ctx.n, ctx.there, ctx.back, *_ = inputs
+        ctx.n, ctx.there, ctx.back, ctx.moves, *_ = inputs
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, d: Tensor | None):
-        ds = [None] * len(ctx.there) if d is None else Spread.apply(d, ctx.n, ctx.there, ctx.back)
-        return None, None, None, *ds
+        ds = [None] * len(ctx.there) if d is None else \
+            Spread.apply(d, ctx.n, ctx.there, ctx.back, ctx.moves)
+        return None, None, None, None, *ds
 
 
 @dataclass(frozen=True)
 class Layout:
     """Of each bucket: `sizes`, (sequences, longest); `there`, the step that lies at each place; `back`, the step
     that each place stands for (where it is slack: the number of steps); `rows`, its sequences; `valid`, false where a
-    place is slack."""
+    place is slack. `moves`: the steps as stretches, `ends` the sequences; none where steps change their order."""
 
     sizes: tuple[tuple[int, int], ...]
     there: tuple[Tensor, ...]
     back: tuple[Tensor, ...]
     rows: tuple[Tensor, ...]
     valid: tuple[Tensor, ...]
+    moves: Moves | None
+    ends: Moves
 
     @property
     def straight(self) -> bool:
@@ -99,7 +152,7 @@ def layout(cu_seqlens: Tensor, total: int, reverse: bool, together: bool) -> Lay
     else:
         order = lengths.argsort(descending=True, stable=True)
         sizes = _buckets(lengths[order].tolist())
-    found, first = [], 0
+    found, moves, ends, first = [], [], [], 0
     for count, longest in sizes:
         rows = order[first:first + count]
         first += count
@@ -108,7 +161,10 @@ def layout(cu_seqlens: Tensor, total: int, reverse: bool, together: bool) -> Lay
         valid, within = at < size, torch.minimum(at, size - 1)
         step = (begin + (size - 1 - within if reverse else within)).clamp(0, max(total - 1, 0))
         found.append((step.flatten(), torch.where(valid, step, total).flatten(), rows, valid))
-    return Layout(sizes, *zip(*found))
+        some = zip(starts[rows].tolist(), range(0, count * longest + 1, max(1, longest)), lengths[rows].tolist())
+        moves.append([move for move in some if move[2]])
+        ends.append([(row, place, 1) for place, row in enumerate(rows.tolist())])
+    return Layout(sizes, *zip(*found), None if reverse else Moves(moves), Moves(ends))
 
 
 def _buckets(lengths: list[int]) -> tuple[tuple[int, int], ...]:
@@ -149,17 +205,19 @@ def run(call: Call, xs: Sequence[Tensor], states: Sequence[Tensor], n_out: int, 
 
     def spread(x: Tensor) -> Sequence[Tensor]:
         x = x.squeeze(0)
-        found = [x] if place.straight else Spread.apply(x, total, place.there, place.back)
+        found = [x] if place.straight else Spread.apply(x, total, place.there, place.back, place.moves)
         return [y.view(*size, *x.shape[1:]) for size, y in zip(place.sizes, found)]
 
     def joined(ys: Sequence[Tensor]) -> Tensor:
         ys = [y.flatten(0, 1) for y in ys]
-        return (ys[0] if place.straight else Gathered.apply(total, place.there, place.back, *ys)).unsqueeze(0)
+        y = ys[0] if place.straight else Gathered.apply(total, place.there, place.back, place.moves, *ys)
+        return y.unsqueeze(0)
 
     padded = list(zip(*(spread(x) for x in xs), place.valid))
-    starts = list(zip(*([s] if place.straight else Spread.apply(s, n, place.rows, place.rows) for s in states)))
+    of_each = n, place.rows, place.rows, place.ends
+    starts = list(zip(*([s] if place.straight else Spread.apply(s, *of_each) for s in states)))
     found = list(zip(*(call(list(some), list(first)) for some, first in zip(padded, starts or [()] * len(padded)))))
-    finals = (ends[0] if place.straight else Gathered.apply(n, place.rows, place.rows, *ends) for ends in found[n_out:])
+    finals = (ends[0] if place.straight else Gathered.apply(*of_each, *ends) for ends in found[n_out:])
     return [*(joined(ys) for ys in found[:n_out]), *finals]
 
 

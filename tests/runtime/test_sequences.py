@@ -12,11 +12,17 @@ from ostinato import OstinatoError, compile
 from ostinato.compiler.passes.masked import Masked
 from ostinato.ir import interp
 from ostinato.ir.verify import verify
-from ostinato.runtime import sequences
+from ostinato.runtime import packed, sequences
 from ostinato.runtime.layer import Layer
 from strategies import cells, values
 
 FORMS = ["right", "left", "packed"]
+GATED = """cell gated(D) {
+  input  x: [D], a: [D]
+  state  h: [D] = 0
+  h[t] = sigmoid(a[t]) * h[t-1] + tanh(x[t])
+  output h
+}"""
 LENGTHS = [[4, 0, 7, 1], [0], [3, 3], [0, 0, 2, 0], [1, 1, 1]]
 
 
@@ -78,6 +84,57 @@ def test_uneven_packed_lengths(lstm_cell, lengths, reverse):
         return torch.autograd.grad(sum(ends), [x, start["h"], *layer.parameters()])
 
     torch.testing.assert_close(grads(y, end), grads(y2, end2))
+
+
+@pytest.mark.parametrize("backend", ["llvm", "interpreter"])
+@pytest.mark.parametrize("lengths", [[5, 0, 33, 1, 7, 7, 0], [200, 3, 3, 90, 0, 1]])
+def test_stretches_are_moved_as_rows_are(monkeypatch, lengths, backend):
+    """In memory that held anything, and by torch one by one: the same numbers, second derivatives too if there are."""
+    layer = compile(GATED, D=5, backend=backend)
+    second = backend == "interpreter"
+    g = torch.Generator().manual_seed(3)
+    total, cuts = sum(lengths), torch.tensor([0, *lengths]).cumsum(0)
+    xs = [torch.randn(1, total, 5, generator=g).requires_grad_() for _ in "xa"]
+    h = torch.randn(len(lengths), 5, generator=g).requires_grad_()
+    d, e = torch.randn(1, total, 5, generator=g), torch.randn(len(lengths), 5, generator=g)
+    moved = []
+
+    def results() -> list[torch.Tensor]:
+        y, state = layer(x=xs[0], a=xs[1], state={"h": h}, cu_seqlens=cuts)
+        first = torch.autograd.grad((y, state["h"]), (*xs, h), (d, e), create_graph=second)
+        more = torch.autograd.grad(sum(x.square().sum() for x in first), (*xs, h)) if second else ()
+        return [y, state["h"], *first, *more]
+
+    def full_of_nan(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+        moved.append(shape)
+        return torch.full(shape, torch.nan, dtype=dtype)
+
+    monkeypatch.setattr(packed, "empty", full_of_nan)
+    fast = results()
+    assert len({shape[0] for shape in moved}) > 2
+    monkeypatch.setattr(packed.Moves, "possible", lambda *_: False)
+    moved.clear()
+    for x, y in zip(fast, results(), strict=True):
+        assert torch.equal(x, y)
+    assert not moved
+
+
+def test_what_is_no_plain_memory_is_moved_by_torch():
+    moves = packed.Moves([[(0, 0, 4)]])
+    x = torch.arange(12.0).view(4, 3)
+    assert moves.possible(x) and moves.possible(x, x)
+    for other in (x.T, x.expand(2, 4, 3), x.int(), torch.complex(x, x).conj().imag, x.to("meta")):
+        assert not moves.possible(x, other)
+
+
+@pytest.mark.parametrize("count", [30, 300])
+def test_slack_is_little(count):
+    """Of uneven lengths: an eighth, and 64 steps a bucket."""
+    lengths = sorted(random.Random(count).choices(range(80), k=count), reverse=True)
+    sizes = packed._buckets(lengths)
+    assert sum(n for n, _ in sizes) == count
+    assert sum(n * longest for n, longest in sizes) <= sum(lengths) * 1.125 + 64 * len(sizes)
+    assert len(sizes) <= 10
 
 
 def test_no_sequences(lstm_cell):
