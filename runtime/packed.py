@@ -140,7 +140,9 @@ class Layout:
     @property
     def straight(self) -> bool:
         """Everything is where it should be: sequences of one length."""
-        return len(self.sizes) == 1 and torch.equal(self.back[0], torch.arange(len(self.back[0])).to(self.back[0]))
+        if len(self.sizes) != 1 or not self.valid[0].all():
+            return False
+        return torch.equal(self.back[0], torch.arange(len(self.back[0])).to(self.back[0]))
 
 
 def layout(cu_seqlens: Tensor, total: int, reverse: bool, together: bool) -> Layout:

@@ -61,7 +61,7 @@ class Planner:
             for name in sorted(self.targets, key=walk.order.__getitem__):
                 walk.root(name)
             protos = self._assign(walk)
-            more = (walk.enlarged | self._repeated(walk)) - stops
+            more = (walk.enlarged | self._repeated(walk) | walk.stops) - stops     # found late: from the start, then
             if not more:
                 self.costly = {n for u in walk.units.values() for n in u.costly}
                 return self._build(walk, protos)

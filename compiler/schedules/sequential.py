@@ -13,6 +13,7 @@ from ..analysis.domains import domains, has_weights
 from ..passes.dce import live
 from .hazards import doubled
 from .kernel import Part, Phase, Run, Scratch
+from .order import check_order
 from .phases import Planner
 from .rotate import Rotation
 from .sums import SumPlanner
@@ -142,10 +143,12 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
     if packing:                                 # else for a step or a few: those ahead would not pay
         known = frozenset((*inputs.values(), *given.values(), *made.values()))
         first, during = Rotation(nodes, steps.reads, known, scratch).rotate(during)
-    return Run(scratch.prefix, cell.reverse, nodes, Part(early, before.reads), Part(first, steps.reads),
-               Part(during, steps.reads), Part(late + tuple(sums_of.afterwards), after.reads),
-               tuple(s.name for s in cell.states),
-               tuple(s for s in doubled(cell, during, nodes, steps.reads) if s not in trails), trails)
+    run = Run(scratch.prefix, cell.reverse, nodes, Part(early, before.reads), Part(first, steps.reads),
+              Part(during, steps.reads), Part(late + tuple(sums_of.afterwards), after.reads),
+              tuple(s.name for s in cell.states),
+              tuple(s for s in doubled(cell, during, nodes, steps.reads) if s not in trails), trails)
+    check_order(run)
+    return run
 
 
 def with_sweeps(cell: Cell, part: dict[str, str]) -> dict[str, str]:

@@ -64,7 +64,8 @@ def test_infinite_slack(layer):
         check(by_layer(layer), layer.cell, own(layer), batch, junk=float("inf"))
 
 
-@pytest.mark.parametrize("lengths", [[900, 3, 2, 800, 1, 0, 400, 390, 5, 5, 700], [300] * 3, [700, 1], [0, 0]])
+@pytest.mark.parametrize("lengths", [[900, 3, 2, 800, 1, 0, 400, 390, 5, 5, 700], [300] * 3, [700, 1], [0, 0], [2, 1],
+                                     [3, 3, 2], [1, 0], [0, 1], [1, 1, 0]])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_uneven_packed_lengths(lstm_cell, lengths, reverse):
     """Several buckets: against the same sequences as a padded batch."""
