@@ -40,7 +40,8 @@ class Executable(Protocol):
         ...
 
     # Optional:
-    # ready(keep): compile what `forward` will need, whatever B and T
+    # ready(call): compile what a call will need, whatever B and T; call: "infer" and "keep" (`forward` without and with
+    # `keep`), "back" and "lean" (`backward` with and without `of_inputs`)
     # step(given, B, seed, training) -> results: one lean step; given: inputs [B, *shape], params, states in one
     #     list, results: outputs [B, *shape] and final states. With it comes
     # stepper(B) -> Stepper, or None where there is none for so many sequences

@@ -230,9 +230,9 @@ class LlvmExecutable:
     def _steppers(self) -> dict[tuple[int, int], Stepper]:
         return {}
 
-    def ready(self, keep: bool) -> None:
-        """Compile what `forward` will need, whatever the lengths."""
-        _ = self.keep if keep else self._both
+    def ready(self, call: str) -> None:
+        """See `backends.base.Executable`."""
+        _ = self._both if call == "infer" else getattr(self, call)
 
     # -- for people -----------------------------------------------------------
     def explain(self, B: int | None = None, T: int | None = None) -> str:

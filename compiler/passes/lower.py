@@ -1,7 +1,8 @@
 """Lower: operations that kernels do not have, in terms of those they have.
 
 Disappear here: products over other semirings, logsumexp, argmax. What kernels compute as a whole (`WHOLE`) stays,
-each behind a copy, since it goes into a buffer of its own. The cell means the same.
+each behind a copy, since it goes into a buffer of its own; so does each input of several axes that it reads, whose rows
+may lie anywhere (`schedules.strides`). The cell means the same.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Lower:
     def __call__(self, cell: Cell) -> Cell:
         cell = Expand()(cell)
         b, new = Builder(taken=(n.name for n in cell.body)), {}
+        near: dict[str, str] = {}
         for n in cell.body:
             args = tuple(new.get(a, a) for a in n.args)
             b.span = n.span
@@ -34,13 +36,28 @@ class Lower:
             elif n.op == "scatter":
                 new[n.name] = _scatter(b, *args, n.type, n.attr("axis"), n.attr("batch"))
             elif n.op in WHOLE:
+                args = tuple(_near(b, a, cell.heads, near) for a in args)
                 whole = b.append(Node(b.fresh(f"{n.name}.whole"), n.op, args, n.attrs, n.type, n.span))
-                new[n.name] = b.append(
-                    Node(n.name, "broadcast", (whole,), (("axes", tuple(range(n.type.rank))),), n.type)
-                )
+                new[n.name] = _copy(b, whole, n.name)
             else:
                 new[n.name] = b.append(Node(n.name, n.op, args, n.attrs, n.type, n.span))
         return _renamed(cell, b, new)
+
+
+def _copy(b: Builder, x: str, name: str) -> str:
+    """The same value by another name, so that it may be in another buffer."""
+    t = b.type(x)
+    return b.append(Node(name, "broadcast", (x,), (("axes", tuple(range(t.rank))),), t))
+
+
+def _near(b: Builder, x: str, heads: Dim | None, copies: dict[str, str]) -> str:
+    """An operand; of an input of several axes its copy."""
+    shape = b.type(x).shape
+    if b.by_name[x].op != "input" or len(shape) - (heads is not None and shape[:1] == (heads,)) < 2:
+        return x
+    if x not in copies:
+        copies[x] = _copy(b, x, b.fresh(f"{x}.near"))
+    return copies[x]
 
 
 def _renamed(cell: Cell, b: Builder, new: dict[str, str]) -> Cell:

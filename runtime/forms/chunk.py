@@ -35,8 +35,8 @@ def build(source: Source) -> Executable:
 
 
 class Chunked:
-    """`chunks` runs chunks of `size` steps, `rest` single steps. The tape: of the chunks, of the rest, and the states
-    between them."""
+    """`chunks` runs chunks of `size` steps, `rest` single steps, each if there are any. The tape: of the chunks, of the
+    rest, and the states between them."""
 
     def __init__(self, cell: Cell, size: int, chunks: Executable, rest: Executable, dtype: torch.dtype):
         self.cell, self.size, self.chunks, self.rest = cell, size, chunks, rest
@@ -47,7 +47,8 @@ class Chunked:
             return 3 if t.shape and t.shape[0] in firsts else 2
 
         self.ins = [at(p.type) for p in cell.inputs]
-        self.outs = [at(nodes[o.value].type) for o in cell.outputs]
+        self.results = [nodes[o.value].type for o in cell.outputs]
+        self.outs = [at(t) for t in self.results]
         for name in ("step", "stepper"):
             if hasattr(rest, name):
                 setattr(self, name, getattr(rest, name))
@@ -56,44 +57,55 @@ class Chunked:
                 seed: int, training: bool, keep: bool,
                 into: Sequence[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """See `backends.base.Executable`."""
-        for part in (self.chunks, self.rest):       # both, so that no other length compiles anything later
-            if hasattr(part, "ready"):
-                part.ready(keep)
+        self._ready("keep" if keep else "infer")
         options = dict(seed=seed, training=training, keep=keep)
         B, T = self._sizes(inputs, states)
-        nodes = self.cell.nodes()
-        outputs = into or [self._empty(nodes[o.value].type, B, T) for o in self.cell.outputs]
-        head, tail = self._cut(inputs, self.ins)
-        to_head, to_tail = self._cut(outputs, self.outs)
-        _, between, tape = self.chunks.forward(head, params, states, **options, into=to_head)
-        _, finals, rest = self.rest.forward(tail, params, between, **options, into=to_tail)
-        return list(outputs), finals, [*tape, *rest, *between] if keep else []
+        n, left = self._parts(T)
+        outputs = into or [self._empty(t, B, T) for t in self.results]
+        finals, between, head, tail = states, [], [], []
+        if n:
+            _, finals, head = self.chunks.forward(self._head(inputs, self.ins, n), params, states, **options,
+                                                  into=self._head(outputs, self.outs, n))
+        if left:
+            between = finals
+            _, finals, tail = self.rest.forward(self._tail(inputs, n), params, between, **options,
+                                                into=self._tail(outputs, n))
+        if not keep:
+            return list(outputs), finals, []
+        head, tail = (tape or self._none(part.tape_meta(B, 0))
+                      for tape, part in ((head, self.chunks), (tail, self.rest)))
+        return list(outputs), finals, [*head, *tail, *(between if n and left else self._none(self._states(B)))]
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
                  seed: int, training: bool, of_inputs: bool = True, into: Sequence[Tensor | None] | None = None,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """See `backends.base.Executable`."""
+        self._ready("back" if of_inputs else "lean")
         options = dict(seed=seed, training=training, of_inputs=of_inputs)
         B, T = self._sizes(inputs, states)
-        n = len(self.chunks.tape_meta(B, T // self.size))
-        m = len(tape) - len(states)
+        n, left = self._parts(T)
         given = into or [None] * len(inputs)
         grads = [None if p.type.kind != "real" or not of_inputs else self._empty(p.type, B, T) if to is None else to
                  for p, to in zip(self.cell.inputs, given)]
-        head, tail = self._cut(inputs, self.ins)
-        d_head, d_tail = self._cut(d_outputs, self.outs)
-        to_head, to_tail = self._cut(grads, self.ins)
-        _, dp, ds = self.rest.backward(tail, params, tape[m:], tape[n:m], d_tail, d_finals, **options,
-                                       into=to_tail)
-        _, ep, es = self.chunks.backward(head, params, states, tape[:n], d_head, ds, **options, into=to_head)
-        return grads, [_sum(p, q) for p, q in zip(dp, ep)], es
+        ds, sums = d_finals, []
+        at, end = len(self.chunks.tape_meta(B, n)), len(tape) - len(states)
+        if left:
+            _, dp, ds = self.rest.backward(self._tail(inputs, n), params, tape[end:] if n else states, tape[at:end],
+                                           self._tail(d_outputs, n), ds, **options, into=self._tail(grads, n))
+            sums.append(dp)
+        if n:
+            _, dp, ds = self.chunks.backward(
+                self._head(inputs, self.ins, n), params, states, tape[:at], self._head(d_outputs, self.outs, n), ds,
+                **options, into=self._head(grads, self.ins, n))
+            sums.append(dp)
+        return grads, [_sum(*both) for both in zip(*sums)], ds
 
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each tensor of the tape."""
-        chunks = T // self.size
-        return [*self.chunks.tape_meta(B, chunks), *self.rest.tape_meta(B, T - chunks * self.size),
-                *(((B, *s.type.sizes), self.dtypes[s.type.kind]) for s in self.cell.states)]
+        n = T // self.size
+        return [*self.chunks.tape_meta(B, n), *self.rest.tape_meta(B, T - n * self.size),
+                *self._states(B)]
 
     def explain(self, B: int | None = None, T: int | None = None) -> str:
         """What runs."""
@@ -112,22 +124,45 @@ class Chunked:
     def _sizes(inputs: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[int, int]:
         return tuple(inputs[0].shape[:2]) if inputs else (states[0].shape[0], 1)
 
-    def _cut(self, xs: Sequence[Tensor | None], at: Sequence[int]) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """[B, T, ...] -> whole chunks [B, T // C, ...] with C at the positions `at`, and the steps that are left."""
-        C, head, tail = self.size, [], []
-        for x, p in zip(xs, at):
-            if x is None:
-                head.append(None)
-                tail.append(None)
-                continue
-            n = x.shape[1] // C
-            head.append(x[:, :n * C].unflatten(1, (n, C)).movedim(2, p))
-            tail.append(x[:, n * C:])
-        return head, tail
+    def _parts(self, T: int) -> tuple[int, bool]:
+        """How many whole chunks there are, and whether single steps run: those that are left, or none at all."""
+        n, left = divmod(T, self.size)
+        return n, left > 0 or n == 0
+
+    def _states(self, B: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of each state."""
+        return [((B, *s.type.sizes), self.dtypes[s.type.kind]) for s in self.cell.states]
+
+    @staticmethod
+    def _none(meta: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> list[Tensor]:
+        """What nobody reads, in place of the tape of a part that does not run."""
+        return [torch.empty(shape, dtype=dtype) for shape, dtype in meta]
+
+    def _ready(self, call: str) -> None:
+        """Both parts, so that no other length compiles anything later."""
+        for part in (self.chunks, self.rest):
+            if hasattr(part, "ready"):
+                part.ready(call)
+
+    def _head(self, xs: Sequence[Tensor | None], at: Sequence[int], n: int) -> list[Tensor | None]:
+        """[B, T, ...] -> n chunks [B, n, ...] with C at the positions `at`: views, but of what is the negative of its
+        memory (torch's views of conjugates)."""
+        def chunks(x: Tensor, p: int) -> Tensor:
+            x = x.resolve_neg()
+            (B, _, *sizes), (batch, time, *strides) = x.shape, x.stride()
+            sizes.insert(p - 2, self.size)
+            strides.insert(p - 2, time)
+            return x.as_strided((B, n, *sizes), (batch, self.size * time, *strides), x.storage_offset())
+
+        return [x if x is None else chunks(x, p) for x, p in zip(xs, at)]
+
+    def _tail(self, xs: Sequence[Tensor | None], n: int) -> list[Tensor | None]:
+        """[B, T, ...] -> the steps that are left."""
+        return [x if x is None else x[:, n * self.size:] for x in xs]
 
     def _empty(self, t: Type, B: int, T: int) -> Tensor:
         return empty(B, T, *t.sizes, dtype=self.dtypes[t.kind])
 
 
-def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+def _sum(x: Tensor | None, y: Tensor | None = None) -> Tensor | None:
     return x if y is None else y if x is None else x + y

@@ -95,10 +95,10 @@ class Hoisted:
             values |= {name: computed[name] for name in self.computed}
         return [values[name] for name in self.wanted]
 
-    def ready(self, keep: bool) -> None:
+    def ready(self, call: str) -> None:
         """See `backends.base.Executable`."""
         if hasattr(self.inner, "ready"):
-            self.inner.ready(keep)
+            self.inner.ready(call)
 
     def tape_meta(self, B: int, T: int):
         """See `backends.base.Executable`."""

@@ -6,8 +6,10 @@ import ostinato
 import pytest
 import torch
 from agreement import ZOO, as_good_as_sequential, check
+from ostinato.backends.llvm.launch import Launch
 from ostinato.frontend.diagnostics import OstinatoError
 from ostinato.runtime.files import declared_sizes
+from ostinato.runtime.sample import sample_inputs
 
 
 def compiled(name: str, schedule: str, **options):
@@ -24,6 +26,34 @@ def test_default_size_and_odd_sizes():
 @pytest.mark.parametrize("T", [0, 3, 64, 65])
 def test_lengths(T):
     check("chunk(16)", "deltanet", 2, T, tolerance=1e-10)
+
+
+@pytest.mark.parametrize("name", ["gla", "retnet", "rwkv6", "rwkv7"])
+def test_rows_are_used_where_they_lie(name, monkeypatch):
+    """A chunk's vectors are rows, with those of other heads between them: no call copies them."""
+    layer = compiled(name, "chunk(8)")
+    xs = {k: x.double().requires_grad_() for k, x in sample_inputs(layer.cell, 2, 24, 0).items()}
+    monkeypatch.setattr(Launch, "_copied", lambda *_: pytest.fail("a copy of an input"))
+    y, _ = layer(**xs)
+    torch.autograd.grad(y, list(xs.values()), torch.randn_like(y))
+
+
+def test_a_cell_that_needs_no_single_steps(monkeypatch):
+    """Steps that are left run only where there are some; all kernels are there after the first call all the same."""
+    layer = compiled("gla", "chunk(8)")
+    rest = layer._plan.executable.rest
+    calls = []
+    for name in ("forward", "backward"):
+        monkeypatch.setattr(rest, name, lambda *a, f=getattr(rest, name), **k: (calls.append(1), f(*a, **k))[1])
+    for T, ran in ((24, 0), (27, 2), (5, 2), (0, 1)):
+        xs = {k: x.double().requires_grad_() for k, x in sample_inputs(layer.cell, 2, T, 0).items()}
+        calls.clear()
+        y, _ = layer(**xs)
+        assert "keep" in vars(rest)
+        if T:
+            torch.autograd.grad(y, list(xs.values()), torch.randn_like(y))
+            assert "back" in vars(rest)
+        assert len(calls) == ran
 
 
 def test_single_precision():
