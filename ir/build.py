@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Iterable
 
 from .cell import Attr, Node
+from .infer import beside, grams
 from .ops import OPS, spec_parts
 from .types import Dim, Span, Type
 
@@ -135,10 +136,17 @@ class Builder:
         """(I + the part of `low` below its diagonal)^-1 b, or its transpose's."""
         return self.add("solve_lower", (low, b), self.type(b), "solve", transposed=transposed)
 
-    def decayed(self, a: str, d: str, x: str) -> str:
-        """Products of rows [..., n, k] of a and x with the decays between them: [..., n, n], below the diagonal."""
-        t = self.type(a)
-        return self.add("decayed", (a, d, x), t.with_shape((*t.shape[:-1], t.shape[-2])), "decayed")
+    def decayed(self, readers: tuple[str, ...], d: str, writers: tuple[str, ...]) -> str:
+        """Products of rows [..., n, k] of every reader and every writer with the decays d between them, below the
+        diagonal: [..., n, n], of several pairs [..., pairs, n, n]."""
+        made = grams(self.type(d), len(readers) * len(writers))
+        return self.add("decayed", (*readers, d, *writers), made, "decayed", readers=len(readers))
+
+    def decayed_back(self, g: str, readers: tuple[str, ...], d: str, writers: tuple[str, ...]) -> str:
+        """The derivatives of the sum over pairs of g[i, j] reader[i] D(i, j) writer[j] by all of these rows, side by
+        side: [..., operands, n, k]."""
+        args = (*readers, d, *writers)
+        return self.add("decayed_back", (g, *args), beside(self.type(d), len(args)), "back", readers=len(readers))
 
     def decayed_sum(self, g: str, d: str, x: str, transposed: bool = False) -> str:
         """Sums of rows [..., n, k] of x with factors g [..., n, n] and the decays between them."""

@@ -6,6 +6,8 @@ exact, and so are derivatives there. It is 0 for j >= i. All operands may have l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,9 +25,12 @@ def _between(d: Tensor, x: Tensor) -> Tensor:
     return torch.where(below, torch.stack(rows, -3), 0) if n else x.unsqueeze(-2).narrow(-2, 0, 0)
 
 
-def decayed(a: Tensor, d: Tensor, x: Tensor) -> Tensor:
-    """G[i, j] = a[i] . D(i, j) x[j]"""
-    return contract(a, _between(d, x), "ik,ijk->ij", "sum")
+def decayed(rows: Sequence[Tensor], readers: int) -> Tensor:
+    """G[i, j] = a[i] . D(i, j) x[j] for each reader a with each x, of `rows` (readers, d, others): [..., n, n], or of
+    several pairs [..., pairs, n, n]."""
+    far = [_between(rows[readers], x) for x in rows[readers + 1:]]
+    made = [contract(a, x, "ik,ijk->ij", "sum") for a in rows[:readers] for x in far]
+    return made[0] if len(made) == 1 else torch.stack(made, -3)
 
 
 def decayed_sum(g: Tensor, d: Tensor, x: Tensor, transposed: bool) -> Tensor:
@@ -38,9 +43,21 @@ def decayed_sum(g: Tensor, d: Tensor, x: Tensor, transposed: bool) -> Tensor:
     return y.flip(-2) if transposed else y
 
 
-def decayed_back(g: Tensor, a: Tensor, d: Tensor, x: Tensor) -> Tensor:
-    """The derivatives of sum G[i, j] a[i] D(i, j) x[j] by a, d and x: [..., 3, n, k]. That by d[m] is the sum over
-    j < m < i of G[i, j] a[i] D(i, m) D(m, j) x[j]."""
+def decayed_back(g: Tensor, rows: Sequence[Tensor], readers: int) -> Tensor:
+    """The derivatives of the sum over pairs of sum G[i, j] a[i] D(i, j) x[j] by every one of `rows`, side by side
+    [..., rows, n, k]; g as `decayed` gives it."""
+    many, d = g.unsqueeze(-3) if len(rows) == 3 else g, rows[readers]
+    out = [torch.zeros_like(d)] * len(rows)
+    for p in range(many.shape[-3]):
+        r, w = divmod(p, len(rows) - 1 - readers)
+        places = (r, readers, readers + 1 + w)
+        for place, part in zip(places, _back(many.select(-3, p), rows[r], d, rows[places[2]])):
+            out[place] = out[place] + part
+    return torch.stack(out, -3)
+
+
+def _back(g: Tensor, a: Tensor, d: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one pair, by a, d and x. That by d[m] is the sum over j < m < i of G[i, j] a[i] D(i, m) D(m, j) x[j]."""
     below = torch.ones(g.shape[-2:], dtype=torch.bool, device=g.device).tril(-1)
     n, rows = d.shape[-2], []
     left, right = _between(d.flip(-2), a.flip(-2)).flip(-2, -3), _between(d, x)     # [m, i, k], [m, j, k]
@@ -48,4 +65,4 @@ def decayed_back(g: Tensor, a: Tensor, d: Tensor, x: Tensor) -> Tensor:
         inner = contract(torch.where(below, g, 0), right[..., m, :, :], "ij,jk->ik", "sum")
         rows.append((left[..., m, :, :] * inner).sum(-2))
     slope = torch.stack(rows, -2) if n else d
-    return torch.stack((decayed_sum(g, d, x, False), slope, decayed_sum(g, d, a, True)), -3)
+    return decayed_sum(g, d, x, False), slope, decayed_sum(g, d, a, True)

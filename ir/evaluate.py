@@ -117,11 +117,11 @@ def _structure(n: Node, xs: list[Tensor], ranks: list[int]) -> Tensor:
         case "logdet":
             return meaning.logdet(x)
         case "decayed":
-            return decayed.decayed(*xs)
+            return decayed.decayed(xs, n.attr("readers"))
         case "decayed_sum":
             return decayed.decayed_sum(*xs, n.attr("transposed"))
         case "decayed_back":
-            return decayed.decayed_back(*xs)
+            return decayed.decayed_back(x, xs[1:], n.attr("readers"))
     raise EvaluationError(f"{n.name}: the interpreter does not know the operation {n.op}")
 
 

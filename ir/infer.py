@@ -211,16 +211,32 @@ def _linalg(n: Node, a: Type, b: Type | None = None) -> Type:
     return b
 
 
+def grams(d: Type, pairs: int) -> Type:
+    """Of so many Gram matrices with the decays d [..., n, k] between rows; one has no axis of pairs."""
+    *lead, n, _ = d.shape
+    return d.with_shape((*lead, *([Dim(str(pairs), pairs)] if pairs > 1 else []), n, n))
+
+
+def beside(d: Type, operands: int) -> Type:
+    """Of so many values like d [..., n, k], side by side."""
+    return d.with_shape((*d.shape[:-2], Dim(str(operands), operands), *d.shape[-2:]))
+
+
 def _decayed(n: Node, *operands: Type) -> Type:
-    *gram, rows, d, x = operands if n.op != "decayed_sum" else (operands[0], *operands[1:], operands[2])
-    _need(d.rank >= 2, "shape", f"{n.op} needs rows, not {d}")
-    for t in (rows, x):
-        _need(t.shape == d.shape, "shape", f"{n.op} of {t} with decays {d}")
-    square = d.with_shape((*d.shape[:-1], d.shape[-2]))
-    for t in gram:
-        _need(t.shape == square.shape, "shape", f"{n.op} with factors {t} for {d}")
     if n.op == "decayed_sum":
         _need(type(n.attr("transposed")) is bool, "attrs", f"transposed={n.attr('transposed')!r} is not a bool")
-    if n.op == "decayed_back":
-        return d.with_shape((*d.shape[:-2], Dim("3", 3), *d.shape[-2:]))
-    return square if n.op == "decayed" else d
+        (*gram, d, x), pairs = operands, 1
+        rows = (d, x)
+    else:
+        (*gram,), rows = operands[:n.op == "decayed_back"], operands[n.op == "decayed_back":]
+        readers = n.attr("readers")
+        _need(type(readers) is int and readers > 0, "attrs", f"readers={readers!r} is not a positive number")
+        _need(len(rows) > readers + 1, "arity", f"{n.op} of {readers} readers needs decays and a writer")
+        d, pairs = rows[readers], readers * (len(rows) - 1 - readers)
+    _need(d.rank >= 2, "shape", f"{n.op} needs rows, not {d}")
+    for t in rows:
+        _need(t.shape == d.shape, "shape", f"{n.op} of {t} with decays {d}")
+    made = grams(d, pairs)
+    for t in gram:
+        _need(t.shape == made.shape, "shape", f"{n.op} with factors {t} for {d}")
+    return {"decayed": made, "decayed_sum": d, "decayed_back": beside(d, len(rows))}[n.op]

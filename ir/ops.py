@@ -113,12 +113,15 @@ OPS: dict[str, Op] = _table(
        "(I + the part of L[..., n, n] below its diagonal)^-1 b, or its transpose's; b as for solve"),
     Op("logdet", "linalg", 1, ("real",), "same", (), "log |det A| of A[..., n, n]"),
     # with D(i, j) = the product of the d[m] strictly between the rows j < i, 0 for j >= i; a, d, x: [..., n, k]
-    Op("decayed", "linalg", 3, ("real",), "same", (), "decayed(a, d, x): G[i, j] = sum over k of a[i] D(i, j) x[j]"),
+    Op("decayed", "linalg", -1, ("real",), "same", ("readers",),
+       "decayed(a, ..., d, x, ...): G[i, j] = sum over k of a[i] D(i, j) x[j] for each of the `readers` a with each x: "
+       "[..., n, n], or of several pairs [..., pairs, n, n], the first reader's first"),
     Op("decayed_sum", "linalg", 3, ("real",), "same", ("transposed",),
        "decayed_sum(G, d, x): sum over j of G[i, j] D(i, j) x[j]; transposed: sum over i of G[i, j] D(i, j) x[i]; "
        "of G[..., n, n] only what is below the diagonal is read"),
-    Op("decayed_back", "linalg", 4, ("real",), "same", (),
-       "decayed_back(G, a, d, x): the derivatives of sum G[i, j] a[i] D(i, j) x[j] by a, d and x; has none itself"),
+    Op("decayed_back", "linalg", -1, ("real",), "same", ("readers",),
+       "decayed_back(G, a, ..., d, x, ...), G of all pairs: the derivatives of the sum over pairs of sum G[i, j] a[i] "
+       "D(i, j) x[j] by every a, d and every x, side by side [..., operands, n, k]; has none itself"),
 )
 
 

@@ -4,6 +4,7 @@ Columns lie in the lanes. The decay between two rows is multiplied up on the way
 n (n - 1) / 2 products per column and operand.
 
     decayed         row i goes down: z = a_i, G_ij = z . x_j, z *= d_j         for j = i - 1, ..., 0
+                    of all readers a side by side, each for all x; the sums over lanes of a row's products are woven
     decayed_sum     Horner: y = G_i0 x_0, y = y d_j + G_ij x_j                 for j = 1, ..., i - 1
     decayed_back    both: y_m as it is before row m, then down: by x_m += G_im z, by d_m += z y_m, z *= d_m
 
@@ -14,10 +15,12 @@ rows, as everywhere in chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 
 from llvmlite import ir
 
+from ...ir.cell import Node
 from .loops import Nest, Parts, columns, i64
 from .memory import load, store
 from .vector import fma, splat, totals
@@ -26,21 +29,23 @@ VECTORS = 4         # registers of a row at once
 LEAF = 8            # rows between which `decayed_back` goes pair by pair: its results are in registers
 
 
-def function(module: ir.Module, op: str, transposed: bool, real: ir.Type, n: int, k: int, width: int) -> ir.Function:
-    """The module's function of pointers to the operands and to the result, of n rows of k columns."""
-    name = f"{op}{'.transposed' * transposed}.{real}.{n}.{k}"
+def function(module: ir.Module, node: Node, real: ir.Type, n: int, k: int, width: int) -> ir.Function:
+    """The module's function of pointers to the node's operands and to its result, of n rows of k columns."""
+    transposed, readers = node.attr("transposed", False), node.attr("readers", 1)
+    name = f"{node.op}{'.transposed' * transposed}.{readers}.{len(node.args)}.{real}.{n}.{k}"
     if name in module.globals:
         return module.globals[name]
-    count = {"decayed": 4, "decayed_sum": 4, "decayed_back": 5}[op]
-    fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [real.as_pointer()] * count), name)
+    fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [real.as_pointer()] * (len(node.args) + 1)), name)
     fn.linkage = "internal"
     rows = _Rows(fn, real, n, k, width)
-    if n and op == "decayed":
-        rows.gram(*fn.args)
-    elif n and op == "decayed_sum":
-        rows.sum(*fn.args, transposed)
+    *operands, y = fn.args
+    if n and node.op == "decayed":
+        rows.gram(operands[:readers], operands[readers], operands[readers + 1:], y)
+    elif n and node.op == "decayed_sum":
+        rows.sum(*operands, y, transposed)
     elif n:
-        rows.back(*fn.args)
+        g, *operands = operands
+        rows.back(g, operands[:readers], operands[readers], operands[readers + 1:], y)
     rows.nest.b.ret_void()
     return fn
 
@@ -81,40 +86,86 @@ class _Rows:
         return self.nest.loop(name, start, stop, 1, carried, body, down=down)
 
     # -- operations ---------------------------------------------------------
-    def gram(self, a, d, x, g) -> None:
-        n, w, t = self.n, self.width, ir.VectorType(self.real, self.width)
-        groups = -(-n // w)
-        sums = self.nest.b.alloca(t, size=groups * w)           # of every j, lane by lane
+    def gram(self, readers: Sequence[ir.Value], d: ir.Value, writers: Sequence[ir.Value], g: ir.Value) -> None:
+        n, w, t, i32 = self.n, self.width, ir.VectorType(self.real, self.width), ir.IntType(32)
+        pairs = len(readers) * len(writers)
+        most = -(-pairs * (n - 1) // w) * w                     # products of a row: of each pair with each earlier row
+        sums = self.nest.b.alloca(t, size=max(1, most))         # lane by lane
+        totalled = self.nest.b.alloca(self.real, size=most + w)
 
         def at(j):
             return self.nest.b.gep(sums, [j])
 
-        def row(i, _):
-            for j in range(groups * w):
-                self.nest.b.store(ir.Constant(t, None), at(i64(j)))
-
-            def block(column, parts):
-                def earlier(j, z):
-                    b = self.nest.b
-                    acc = b.load(at(j))
-                    for p, q, (_, lanes) in zip(z, self.row(x, j, column, parts), parts):
-                        acc = fma(b, p, q, acc) if lanes == w else b.fadd(acc, self.widened(b.fmul(p, q), lanes))
-                    b.store(acc, at(j))
-                    return [b.fmul(p, q) for p, q in zip(z, self.row(d, j, column, parts))]
-
-                self.each("j", i64(0), i, self.row(a, i, column, parts), earlier, down=True)
-
-            self.columns(block)
-            b = self.nest.b
-            for r in range(groups):
-                y = totals(b, [b.load(at(i64(r * w + s))) for s in range(w)])
-                lanes = min(w, n - r * w)
-                if lanes < w:
-                    y = b.shuffle_vector(y, y, ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(lanes))))
-                store(b, y, g, b.add(b.mul(i, i64(n)), i64(r * w)), "real", self.real, lanes, 1)
+        def clear(j, _):
+            self.nest.b.store(ir.Constant(t, None), at(j))
             return []
 
-        self.each("i", i64(0), i64(n), [], row)
+        def earlier(column, parts, new, i):
+            def pair(j, zs):
+                b = self.nest.b
+                rows = [zs[r * len(parts):(r + 1) * len(parts)] for r in range(len(readers))]
+                others, decays = [self.row(x, j, column, parts) for x in writers], self.row(d, j, column, parts)
+                for p, (z, xs) in enumerate(product(rows, others)):
+                    place = at(b.add(b.mul(i, i64(p)), j))
+                    acc = None if new else b.load(place)
+                    for q, x, (_, lanes) in zip(z, xs, parts):
+                        if lanes == w:
+                            acc = b.fmul(q, x) if acc is None else fma(b, q, x, acc)
+                        else:
+                            rest = self.widened(b.fmul(q, x), lanes)
+                            acc = rest if acc is None else b.fadd(acc, rest)
+                    b.store(acc, place)
+                return [b.fmul(q, y) for z in rows for q, y in zip(z, decays)]
+            return pair
+
+        def row(i, _):
+            def block(column, parts, new):
+                zs = [z for a in readers for z in self.row(a, i, column, parts)]
+                self.each("j", i64(0), i, zs, earlier(column, parts, new, i), down=True)
+
+            self.blocks(block)
+            b = self.nest.b
+            count = b.udiv(b.add(b.mul(i, i64(pairs)), i64(w - 1)), i64(w))
+
+            def group(q, _):
+                b, first = self.nest.b, self.nest.b.mul(q, i64(w))
+                y = totals(b, [b.load(at(b.add(first, i64(s)))) for s in range(w)])
+                store(b, y, totalled, first, "real", self.real, w, 1)
+                return []
+
+            self.each("group", i64(0), count, [], group)
+            b = self.nest.b
+            for p in range(pairs):
+                for start in range(0, n, w):
+                    lanes = min(w, n - start)
+                    y = load(b, totalled, b.add(b.mul(i, i64(p)), i64(start)), "real", self.real, lanes, 1)
+                    places = ir.Constant(ir.VectorType(i32, lanes), list(range(start, start + lanes)))
+                    below = b.icmp_signed("<", places, splat(b, b.trunc(i, i32), lanes))
+                    self.put_row(g, p, i, start, lanes, b.select(below, y, ir.Constant(y.type, None)))
+            return []
+
+        self.each("slot", i64(0), i64(most), [], clear)
+        for p in range(pairs):
+            for start in range(0, n, w):
+                lanes = min(w, n - start)
+                self.put_row(g, p, i64(0), start, lanes, ir.Constant(ir.VectorType(self.real, lanes), None))
+        self.each("i", i64(1), i64(n), [], row)
+
+    def put_row(self, g: ir.Value, pair: int, i: ir.Value, start: int, lanes: int, value: ir.Value) -> None:
+        """A stretch of a row of one of several Gram matrices."""
+        b = self.nest.b
+        at = b.add(b.mul(i, i64(self.n)), i64(pair * self.n ** 2 + start))
+        store(b, value, g, at, "real", self.real, lanes, 1)
+
+    def blocks(self, body: Callable[[ir.Value, Parts, bool], None]) -> None:
+        """`body(first column, registers, whether it is the first block)`."""
+        first = min(self.k, self.width * VECTORS)
+        parts = [(s, self.width) for s in range(0, first - first % self.width, self.width)]
+        left = first % self.width
+        if first:
+            body(i64(0), parts + ([(first - left, 0 if left == 1 else left)] if left else []), True)
+        columns(self.nest, self.k - first, self.width, VECTORS,
+                lambda column, parts: body(self.nest.b.add(column, i64(first)), parts, False))
 
     def widened(self, x: ir.Value, lanes: int) -> ir.Value:
         """A register whose other lanes are 0."""
@@ -149,51 +200,62 @@ class _Rows:
 
         self.columns(block)
 
-    def back(self, g, a, d, x, y) -> None:
+    def back(self, g, readers, d, writers, y) -> None:
         size = self.n * self.k
+        bases = [(("a", r), a) for r, a in enumerate(readers)] + [(("d", 0), d)]
+        bases += [(("x", w), x) for w, x in enumerate(writers)]
 
         def block(column, parts):
             for offset, lanes in parts:
                 b = self.nest.b
                 at = b.add(column, i64(offset))
-                rows = {name: b.gep(base, [b.add(at, i64(place * size))]) for name, base, place in (
-                    ("a", a, 0), ("d", d, 0), ("x", x, 0), ("by a", y, 0), ("by d", y, 1), ("by x", y, 2))}
-                _Back(b, self.real, self.n, self.k, lanes, g, rows).emit()
+                rows = {name: b.gep(base, [at]) for name, base in bases}
+                rows |= {(f"by {kind}", r): b.gep(y, [b.add(at, i64(place * size))])
+                         for place, ((kind, r), _) in enumerate(bases)}
+                _Back(b, self.real, self.n, self.k, lanes, g, rows, len(readers), len(writers)).emit()
 
         columns(self.nest, self.k, self.width, 1, block)
+
+
+Name = tuple[str, int]      # an operand or a result, and which of them
 
 
 class _Back:
     """`decayed_back` of one register's columns, written out. `rows`: first row of each operand and result there."""
 
     def __init__(self, b: ir.IRBuilder, real: ir.Type, n: int, k: int, lanes: int, g: ir.Value,
-                 rows: dict[str, ir.Value]):
+                 rows: dict[Name, ir.Value], readers: int, writers: int):
         self.b, self.real, self.n, self.k, self.lanes, self.g, self.rows = b, real, n, k, lanes, g, rows
-        self.sofar: set[tuple[str, int]] = set()        # results that have been stored
+        self.readers, self.writers = range(readers), range(writers)
+        self.sofar: set[tuple[Name, int]] = set()       # results that have been stored
 
     def emit(self) -> None:
         self.stretch(0, self.n)
         zero = splat(self.b, ir.Constant(self.real, 0), self.lanes)
-        for name in ("by a", "by d", "by x"):
+        for name in self.rows:
             for i in range(self.n):
-                if (name, i) not in self.sofar:
+                if name[0].startswith("by") and (name, i) not in self.sofar:
                     self.put(name, i, zero)
 
     # -- elements -----------------------------------------------------------
-    def get(self, name: str, i: int) -> ir.Value:
+    def get(self, name: Name, i: int) -> ir.Value:
         return load(self.b, self.rows[name], i64(i * self.k), "real", self.real, self.lanes, 1)
 
-    def known(self, name: str, i: int) -> ir.Value | None:
+    def decay(self, i: int) -> ir.Value:
+        return self.get(("d", 0), i)
+
+    def known(self, name: Name, i: int) -> ir.Value | None:
         """A result as far as it has been computed; None is 0."""
         return self.get(name, i) if (name, i) in self.sofar else None
 
-    def put(self, name: str, i: int, value: ir.Value | None) -> None:
+    def put(self, name: Name, i: int, value: ir.Value | None) -> None:
         if value is not None:
             self.sofar.add((name, i))
             store(self.b, value, self.rows[name], i64(i * self.k), "real", self.real, self.lanes, 1)
 
-    def factor(self, i: int, j: int) -> ir.Value:
-        return splat(self.b, load(self.b, self.g, i64(i * self.n + j), "real", self.real, 0, 1), self.lanes)
+    def factor(self, r: int, w: int, i: int, j: int) -> ir.Value:
+        at = ((r * len(self.writers) + w) * self.n + i) * self.n + j
+        return splat(self.b, load(self.b, self.g, i64(at), "real", self.real, 0, 1), self.lanes)
 
     def times(self, p: ir.Value | None, q: ir.Value | None) -> ir.Value | None:
         """None as a factor is 1."""
@@ -205,7 +267,7 @@ class _Back:
     # -- stretches of rows ----------------------------------------------------
     def stretch(self, low: int, high: int) -> None:
         """Rows of which "by a" holds the sums over the rows before `low`, decayed up to there."""
-        if high - low <= LEAF:
+        if high - low <= (LEAF if len(self.readers) == len(self.writers) == 1 else LEAF // 2):
             self.pairs(low, high)
             return
         middle = (low + high + 1) // 2
@@ -215,55 +277,69 @@ class _Back:
 
     def pairs(self, low: int, high: int) -> None:
         """Row by row: the sums up to each row before it, then the row itself back down to each of them."""
-        by_d, by_x = ({i: self.known(name, i) for i in range(low, high)} for name in ("by d", "by x"))
-        for i in range(low, high):
-            up = {low: self.known("by a", i)}
-            for m in range(low, i):
-                new = self.b.fmul(self.factor(i, m), self.get("x", m))
-                up[m + 1] = new if up[m] is None else fma(self.b, self.get("d", m), up[m], new)
-            self.put("by a", i, up[i])
-            z = self.get("a", i)
+        stretch = range(low, high)
+        by_d = {i: self.known(("by d", 0), i) for i in stretch}
+        by_x = {(w, i): self.known(("by x", w), i) for w in self.writers for i in stretch}
+        for i in stretch:
+            factors = {(r, w, m): self.factor(r, w, i, m) for m in range(low, i)
+                       for r in self.readers for w in self.writers}
+            up: dict[tuple[int, int], ir.Value | None] = {}
+            for r in self.readers:
+                up[r, low] = self.known(("by a", r), i)
+                for m in range(low, i):
+                    new = None
+                    for w in self.writers:
+                        new = self.plus(factors[r, w, m], self.get(("x", w), m), new)
+                    up[r, m + 1] = new if up[r, m] is None else fma(self.b, self.decay(m), up[r, m], new)
+                self.put(("by a", r), i, up[r, i])
+            zs = [self.get(("a", r), i) for r in self.readers]
             for m in reversed(range(low, i)):
-                by_x[m] = self.plus(self.factor(i, m), z, by_x[m])
-                if up[m] is not None:
-                    by_d[m] = self.plus(z, up[m], by_d[m])
+                for r, z in enumerate(zs):
+                    for w in self.writers:
+                        by_x[w, m] = self.plus(factors[r, w, m], z, by_x[w, m])
+                    if (before := up[r, m]) is not None:
+                        by_d[m] = self.plus(z, before, by_d[m])
                 if m > low:
-                    z = self.b.fmul(z, self.get("d", m))
-        for name, values in (("by d", by_d), ("by x", by_x)):
-            for i, value in values.items():
-                self.put(name, i, value)
+                    zs = [self.b.fmul(z, self.decay(m)) for z in zs]
+        for i, value in by_d.items():
+            self.put(("by d", 0), i, value)
+        for (w, i), value in by_x.items():
+            self.put(("by x", w), i, value)
 
     def across(self, low: int, middle: int, high: int) -> None:
         """What the rows before and after the middle are to each other: both are decayed up to there once."""
         early, late = range(low, middle), range(middle, high)
         down: dict[int, ir.Value | None] = {middle - 1: None}       # from the middle to each row before it
         for j in reversed(range(low, middle - 1)):
-            down[j] = self.times(down[j + 1], self.get("d", j + 1))
-        carried = {j: self.times(self.get("x", j), down[j]) for j in early}
-        whole = self.times(down[low], self.get("d", low))
-        sums: dict[int, ir.Value | None] = dict.fromkeys(early)     # over the late rows
+            down[j] = self.times(down[j + 1], self.decay(j + 1))
+        carried = {(w, j): self.times(self.get(("x", w), j), down[j]) for w in self.writers for j in early}
+        whole = self.times(down[low], self.decay(low))
+        sums: dict[tuple[int, int], ir.Value | None] = dict.fromkeys(carried)       # over the late rows
         through, p = None, None                                     # what passes all early rows; decay from the middle
         for i in late:
-            row = self.times(self.get("a", i), p)
-            before = self.known("by a", i)
-            total = None
-            for j in early:
-                total = self.plus(self.factor(i, j), carried[j], total)
-                sums[j] = self.plus(self.factor(i, j), row, sums[j])
-            if before is not None:
-                through = self.plus(row, before, through)
-                total = fma(self.b, whole, before, total)
-            self.put("by a", i, total)
-            p = self.times(p, self.get("d", i))
+            for r in self.readers:
+                row = self.times(self.get(("a", r), i), p)
+                before, total = self.known(("by a", r), i), None
+                for w, j in carried:
+                    f = self.factor(r, w, i, j)
+                    total = self.plus(f, carried[w, j], total)
+                    sums[w, j] = self.plus(f, row, sums[w, j])
+                if before is not None:
+                    through = self.plus(row, before, through)
+                    total = fma(self.b, whole, before, total)
+                self.put(("by a", r), i, total)
+            p = self.times(p, self.decay(i))
         up = through
         for m in early:
             if up is not None:
-                self.put("by d", m, self.added("by d", m, up, down[m]))
-            self.put("by x", m, self.added("by x", m, sums[m], down[m]))
-            new = self.b.fmul(self.get("x", m), sums[m])
-            up = new if up is None else fma(self.b, self.get("d", m), up, new)
+                self.put(("by d", 0), m, self.added(("by d", 0), m, up, down[m]))
+            new = None
+            for w in self.writers:
+                self.put(("by x", w), m, self.added(("by x", w), m, sums[w, m], down[m]))
+                new = self.plus(self.get(("x", w), m), sums[w, m], new)
+            up = new if up is None else fma(self.b, self.decay(m), up, new)
 
-    def added(self, name: str, i: int, p: ir.Value, q: ir.Value | None) -> ir.Value:
+    def added(self, name: Name, i: int, p: ir.Value, q: ir.Value | None) -> ir.Value:
         """A result with p q (q None: 1) more."""
         sofar = self.known(name, i)
         if q is None:

@@ -72,13 +72,16 @@ def grams_to_keep(forward: Cell, own: int) -> tuple[Output, ...]:
         else:
             grams[n.name] = frozenset()
     return tuple(o for o in forward.outputs[own:]
-                 if SAVE * types[o.value].numel < sum(_pairs(nodes[g], types) for g in grams[o.value]))
+                 if SAVE * types[o.value].numel < sum(_pairs(nodes[g], types, o.value) for g in grams[o.value]))
 
 
-def _pairs(n: Node, types: dict[str, Type]) -> int:
-    """Operations of a Gram matrix: per pair of rows and column a decay and a product, and the sums."""
-    *_, rows, _ = types[n.args[0]].sizes
-    return types[n.args[0]].numel * (rows - 1) + REDUCED * n.type.numel
+def _pairs(n: Node, types: dict[str, Type], of: str) -> int:
+    """Operations of Gram matrices, of which a value `of` is made: per pair of rows and column a decay for every reader
+    and a product for every pair of operands, and the sums. Its share, where it is made of some of them."""
+    rows, readers = types[n.args[0]], n.attr("readers")
+    ways = readers * (len(n.args) - readers)            # 1 + the writers
+    whole = ways * rows.numel * (rows.sizes[-2] - 1) // 2 + REDUCED * n.type.numel
+    return whole * types[of].numel // max(types[of].numel, n.type.numel)
 
 
 def keeping(forward: Cell, own: int, kept: Sequence[Output]) -> Cell:

@@ -108,10 +108,20 @@ def test_solve_lower(transposed, n, m):
 def test_decayed(n, k):
     L, N, K = dim("L", 2), dim("N", n), dim("K", k)
     some = lambda x: torch.where(x.abs() > 0.5, x, 0.0)         # a third of the decays is 0
-    check(cell_of(lambda b, a, d, x: b.decayed(a, d, x), (L, N, K), (L, N, K), (L, N, K)), some)
+    check(cell_of(lambda b, a, d, x: b.decayed((a,), d, (x,)), (L, N, K), (L, N, K), (L, N, K)), some)
     for across in (False, True):
         make = lambda b, g, d, x: b.decayed_sum(g, d, x, across)
         check(cell_of(make, (L, N, N), (L, N, K), (L, N, K)), some)
+
+
+@pytest.mark.parametrize("n, k", [(1, 3), (2, 16), (5, 1), (16, 64), (9, 21), (8, 60), (18, 70), (33, 8)])
+@pytest.mark.parametrize("readers, writers", [(2, 2), (1, 3), (3, 1)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 1e-4)])
+def test_decayed_of_several(n, k, readers, writers, dtype, tolerance):
+    L, N, K = dim("L", 2), dim("N", n), dim("K", k)
+    some = lambda x: torch.where(x.abs() > 0.5, x, 0.0)
+    make = lambda b, d, *rows: b.decayed(rows[:readers], d, rows[readers:])
+    check(cell_of(make, *[(L, N, K)] * (1 + readers + writers)), some, dtype, tolerance)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 2e-5)])
@@ -120,7 +130,7 @@ def test_decays_of_every_size(dtype, tolerance):
     L, N, K = dim("L", 2), dim("N", 16), dim("K", 40)
     kinds = torch.tensor([0.0, math.exp(-50), math.exp(-5), 0.99, 1.5, -0.7], dtype=torch.float64)
     mixed = lambda x: kinds[(x * 1000).long() % len(kinds)]
-    check(cell_of(lambda b, a, d, x: b.decayed(a, d, x), (L, N, K), (L, N, K), (L, N, K)), mixed, dtype, tolerance)
+    check(cell_of(lambda b, a, d, x: b.decayed((a,), d, (x,)), (L, N, K), (L, N, K), (L, N, K)), mixed, dtype, tolerance)
     for across in (False, True):
         make = lambda b, g, d, x: b.decayed_sum(g, d, x, across)
         check(cell_of(make, (L, N, N), (L, N, K), (L, N, K)), mixed, dtype, tolerance)

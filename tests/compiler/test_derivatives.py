@@ -136,8 +136,11 @@ def solve_lower(transposed, *rhs):
     return make
 
 
-def decayed(m):
-    return m.b.decayed(*(m.input(name, K, I, H) for name in "xdz"))
+def decayed(readers, writers):
+    def make(m):
+        rows = [m.input(name, K, I, H) for name in "xdzuvw"[:readers + 1 + writers]]
+        return m.b.decayed(tuple(rows[:readers]), rows[readers], tuple(rows[readers + 1:]))
+    return make
 
 
 def decayed_sum(transposed):
@@ -182,7 +185,7 @@ CASES = {
        for r in (False, True)},
     **{f"solve_lower {t} {len(r)}": solve_lower(t, *r) for t in (False, True) for r in ((), (V,))},
     **{f"cumprod {axis} {r}": cumprod(axis, r) for axis in (0, 1) for r in (False, True)},
-    "decayed": decayed, **{f"decayed_sum {t}": decayed_sum(t) for t in (False, True)},
+    **{f"decayed {r} {w}": decayed(r, w) for r, w in ((1, 1), (2, 1), (1, 2), (2, 3))}, **{f"decayed_sum {t}": decayed_sum(t) for t in (False, True)},
     **{op: leafy(op) for op in ("iota", "training", "random", "literal")},
 }
 

@@ -27,6 +27,7 @@ from .linear import Linear, dependence, linear
 from .matrix import Constant, Matrix, Written
 from .readout import Readout
 from .solve import solved
+from .together import together
 
 __all__ = ["SIZE", "Unchunkable", "chunk"]
 
@@ -279,9 +280,10 @@ class _Chunker:
         outputs = tuple(replace(o, value=self.varying(values[o])) for o in cell.outputs)
         inputs = tuple(Input(p.name, p.type.with_shape(self.lift.shape(p.type.shape)), p.default, p.facts, p.span)
                        for p in cell.inputs)
-        return Dce()(replace(cell, name=f"{cell.name}.chunk{self.dim.size}", dims=(*cell.dims, self.dim), init=(),
+        made = Dce()(replace(cell, name=f"{cell.name}.chunk{self.dim.size}", dims=(*cell.dims, self.dim), init=(),
                              inputs=inputs, states=tuple(states), outputs=outputs,
                              sums=tuple(self._sum(o, values[o]) for o in cell.sums), body=tuple(b.nodes)))
+        return together(made)
 
     def _sum(self, o: Output, name: str) -> Output:
         x = self.varying(name)

@@ -183,7 +183,7 @@ class Matrix:
         b, n, rows = self.b, self.n, []
         for start, dim in self.blocks():
             a = self.cut(reader, start, dim)
-            row = b.decayed(a, self.decays(axis, start, dim), self.cut(x, start, dim))
+            row = b.decayed((a,), self.decays(axis, start, dim), (self.cut(x, start, dim),))
             if start:
                 near = b.op("mul", a, self.anchored(axis, start, dim))
                 far = self.contract(near, self.carried(x, axis, start), "ik,jk->ij")

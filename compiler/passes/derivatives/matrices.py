@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....ir.cell import Node
-from ....ir.types import Dim, Type
+from ....ir.types import Type
 from .rule import Cotangents, D, DerivativeRule
 
 
@@ -48,8 +48,8 @@ def _logdet(d: D, n: Node, ct: str) -> Cotangents:
 
 def _decayed(d: D, n: Node, ct: str) -> Cotangents:
     """G = a . D x: linear in a and x, each with the other decayed up to it"""
-    a, decay, x = n.args
-    return _back(d, ct, a, decay, x)
+    readers = n.attr("readers")
+    return _back(d, ct, n.args[:readers], n.args[readers], n.args[readers + 1:])
 
 
 def _decayed_sum(d: D, n: Node, ct: str) -> Cotangents:
@@ -57,16 +57,14 @@ def _decayed_sum(d: D, n: Node, ct: str) -> Cotangents:
     g, decay, x = n.args
     across = n.attr("transposed")
     late, early = (x, ct) if across else (ct, x)
-    by_late, by_decay, by_early = _back(d, g, late, decay, early)
-    return d.b.decayed(late, decay, early), by_decay, by_late if across else by_early
+    by_late, by_decay, by_early = _back(d, g, (late,), decay, (early,))
+    return d.b.decayed((late,), decay, (early,)), by_decay, by_late if across else by_early
 
 
-def _back(d: D, g: str, a: str, decay: str, x: str) -> tuple[str, str, str]:
-    """The derivatives of sum g_ij a_i D(i, j) x_j by a, the decays and x."""
-    t = d.b.type(decay)
-    wide = t.with_shape((*t.shape[:-2], Dim("3", 3), *t.shape[-2:]))
-    back = d.b.add("decayed_back", (g, a, decay, x), wide, "back")
-    return tuple(d.b.index(back, t.rank - 2, i) for i in range(3))
+def _back(d: D, g: str, readers: tuple[str, ...], decay: str, writers: tuple[str, ...]) -> tuple[str, ...]:
+    """The derivatives of the sum over pairs of g_ij a_i D(i, j) x_j by the readers, the decays and the writers."""
+    back, axis = d.b.decayed_back(g, readers, decay, writers), d.b.type(decay).rank - 2
+    return tuple(d.b.index(back, axis, i) for i in range(len(readers) + 1 + len(writers)))
 
 
 RULES: dict[str, DerivativeRule] = {"solve": _solve, "solve_lower": _solve_lower, "logdet": _logdet,
