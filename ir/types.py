@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 KINDS = ("real", "int", "bool", "complex")
+STEPS = "C@"        # the dimension of a chunk's steps: no program has one of this name
 
 
 @dataclass(frozen=True, slots=True)

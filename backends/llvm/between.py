@@ -36,7 +36,8 @@ class Wish:
     @property
     def rows(self) -> int:
         """Stretches of memory."""
-        return self.port.axes[0].size if len(self.port.axes) > 1 and self.port.space != "check" else 1
+        many = self.port.rows or len(self.port.axes) > 1 and self.port.space != "check"
+        return self.port.axes[0].size if many else 1
 
     def numel(self, real: ir.Type) -> int:
         """Lines, of a whole tile where a state is kept."""

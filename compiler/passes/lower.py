@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ...ir.build import Builder
 from ...ir.cell import Cell, Node
-from ...ir.types import Dim, Type
+from ...ir.types import STEPS, Dim, Type
 from .tropical import Expand
 
 DECAYED = ("decayed", "decayed_sum", "decayed_back")
@@ -51,9 +51,10 @@ def _copy(b: Builder, x: str, name: str) -> str:
 
 
 def _near(b: Builder, x: str, heads: Dim | None, copies: dict[str, str]) -> str:
-    """An operand; of an input of several axes its copy."""
+    """An operand; of an input with rows (see `schedules.strides`) its copy."""
     shape = b.type(x).shape
-    if b.by_name[x].op != "input" or len(shape) - (heads is not None and shape[:1] == (heads,)) < 2:
+    several = len(shape) - (heads is not None and shape[:1] == (heads,)) > 1 or any(d.name == STEPS for d in shape)
+    if b.by_name[x].op != "input" or not several:
         return x
     if x not in copies:
         copies[x] = _copy(b, x, b.fresh(f"{x}.near"))

@@ -1,11 +1,13 @@
-"""Which ports may have rows at any distance: inputs and outputs of two axes or more, unless a call works on them as a
-whole. A chunk's rows are steps: with this they are read and written where they lie between the heads.
+"""Which ports may have rows at any distance: inputs and outputs of two axes or more, and those with an axis of a chunk's
+steps only, unless a call works on them as a whole. A chunk's rows are steps: with this they are read and written where
+they lie between the heads.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from ...ir.types import STEPS
 from .kernel import Buffer, Kernel
 
 
@@ -20,6 +22,7 @@ def free_rows(kernel: Kernel) -> Kernel:
                     whole |= {s.buffer for s in p.stores}
 
     def port(p: Buffer) -> Buffer:
-        return replace(p, rows=p.space in ("input", "output") and len(p.axes) > 1 and p.name not in whole)
+        several = len(p.axes) > 1 or any(d.name == STEPS for d in p.axes)
+        return replace(p, rows=p.space in ("input", "output") and several and p.name not in whole)
 
     return replace(kernel, ports=tuple(port(p) for p in kernel.ports))

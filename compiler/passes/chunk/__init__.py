@@ -1,6 +1,6 @@
 """Chunk: the cell whose step is C steps of a given one.
 
-    chunk(cell, C)      inputs, outputs: one more axis C (after the heads); params and states: the same
+    chunk(cell, C)      inputs, outputs: one more axis C@ (after the heads); params and states: the same
 
 Nonlinear components have none. A vector state's values are one running sum (`vector`), of a matrix state only what is
 read of it is computed, from Gram matrices (`readout`, `matrix`); everything else is the body over all C steps at once
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ....ir.cell import Cell, Input, Output
-from ....ir.types import Dim, Type
+from ....ir.types import STEPS, Dim, Type
 from ...analysis.affine import Affine, Dense, Nonlinear, classify, nodes_of
 from ..canonicalise import RULES
 from ..dce import Dce, live
@@ -53,8 +53,7 @@ class _Chunker:
             self.components |= dict.fromkeys(c.states, c)
             whole = c.cell
         self.source, self.base = cell, whole
-        taken = {d.name for d in cell.dims}
-        self.dim = Dim(next(n for n in ("C", "chunk", "steps", "chunk@") if n not in taken), C)
+        self.dim = Dim(STEPS, C)
         self.b = Rewriter(RULES)
         self.lift = Lift(self.b, self.dim, first_axes(cell))
         self.readout = self._readout()
