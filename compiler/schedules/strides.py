@@ -1,6 +1,6 @@
-"""Which ports may have rows at any distance: inputs and outputs of two axes or more, and those with an axis of a chunk's
-steps only, unless a call works on them as a whole. A chunk's rows are steps: with this they are read and written where
-they lie between the heads.
+"""Which ports may have rows at any distance: inputs and outputs of two axes or more, and those that have an axis of a
+chunk's steps, unless a call works on them as a whole. A chunk's rows are steps: with this they are read and written
+where they lie between the heads.
 """
 
 from __future__ import annotations
