@@ -83,7 +83,8 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     first = build_run(again, scratch_f, ins, pars, {o.name: tapes[o.name] for o in again.outputs}, {},
                       trails={s: tapes[name] for s, name in trails.items()})
     ins, pars, outs, sums = _bind(back)
-    second = build_run(back, scratch_b, {**ins, **tapes}, pars, outs, sums, made=alike(first, back))
+    second = build_run(back, scratch_b, {**ins, **tapes}, pars, outs, sums,
+                       made=alike(first, back, {o.name: o.value for o in again.outputs}))
     made = _ports(back, heads, ports, groups, "input", "output")
     made = tuple(p for p in made if p.name not in {f"in.{k}" for k in kept})
     names = {p.name for p in made}

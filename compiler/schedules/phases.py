@@ -39,12 +39,12 @@ class Planner:
     """Plans one part (before, steps or after) of a run.
 
     `reads`: where values live already. `place(name)`: a fresh scratch buffer
-    for a value that a later phase or part needs. `cross(name, often)`: asks an
-    earlier part for a value, true if it gives it. After `plan()`, `reads`
+    for a value that a later phase or part needs. `cross(name, often, dear)`: asks
+    an earlier part for a value, true if it gives it (see `Walk`). After `plan()`, `reads`
     also holds what this part has stored."""
 
     def __init__(self, nodes: dict[str, Node], reads: dict[str, str], domain: str,
-                 place: Callable[[str], str], cross: Callable[[str, bool], bool], packing: bool = True):
+                 place: Callable[[str], str], cross: Callable[..., bool], packing: bool = True):
         self.packing = packing
         self.nodes, self.reads, self.domain, self.place, self.cross = nodes, reads, domain, place, cross
         self.targets: dict[str, list[str]] = {}                  # node -> buffers to store it in

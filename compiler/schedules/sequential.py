@@ -67,11 +67,11 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
     def tile(node: str) -> str:
         return scratch.add(f"tile.{node}", "tile", nodes[node].type)
 
-    before = Planner(nodes, dict(reads), "tile", tile, lambda n, often: False, packing)
+    before = Planner(nodes, dict(reads), "tile", tile, lambda n, often, dear=False: False, packing)
     given: dict[str, str] = {}
     own: set[str] = set()
 
-    def from_before(n: str, often: bool) -> bool:
+    def from_before(n: str, often: bool, dear: bool = False) -> bool:
         """Steps ask the part before for what is worth computing a tile at a time. Not for a pointwise value that
         they read at its own points only: through the registers it costs the same, through memory twice its size."""
         if part[n] != "pre" or nodes[n].op in STRUCTURE:
@@ -79,7 +79,7 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
         leaves, costly = inline_leaves(n, nodes, lambda m: m in reads)
         if costly and not often and n not in shared:
             own.add(n)
-        pays = costly and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)
+        pays = (costly or dear) and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)
         if not (is_reduction(nodes[n]) or nodes[n].op in ASSEMBLED + CALLS or pays and (often or n in shared)):
             return False
         if n not in given:
@@ -92,11 +92,12 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
                     lambda n: scratch.add(f"step.{n}", "step", nodes[n].type), from_before, packing)
     kept: dict[str, str] = {}
 
-    def from_steps(n: str, often: bool) -> bool:
+    def from_steps(n: str, often: bool, dear: bool = False) -> bool:
         if nodes[n].op in STRUCTURE:
             return False
         if part[n] == "pre":
-            if from_before(n, often or inline_leaves(n, nodes, lambda m: is_reduction(nodes[m]) or m in reads)[1]):
+            costly = inline_leaves(n, nodes, lambda m: is_reduction(nodes[m]) or m in reads)[1]
+            if from_before(n, often or costly, dear):
                 after.reads[n] = given[n]
                 return True
             return False

@@ -24,7 +24,7 @@ class SumPlanner:
     """Collects phases with rows="sum": `afterwards` (per tile), `in_steps`."""
 
     def __init__(self, nodes: dict[str, Node], part: dict[str, str], leaves: dict[str, str], *,
-                 before_or_kept: Callable[[str, bool], bool], after: Planner, steps: Planner,
+                 before_or_kept: Callable[..., bool], after: Planner, steps: Planner,
                  tile: Callable[[str], str]):
         self.nodes, self.part, self.leaves = nodes, part, leaves
         self.cross, self.after, self.steps, self.tile = before_or_kept, after, steps, tile

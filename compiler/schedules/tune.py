@@ -13,7 +13,7 @@ from dataclasses import replace
 from ...ir.ops import spec_parts
 from .kernel import Kernel, Pack, Part, Phase, Run
 from .units import EXPENSIVE
-from .views import param_view, reduced_letters
+from .views import is_product, param_view, reduced_letters
 
 ACCUMULATORS = 24     # of the host's 32 vector registers (16 on hosts without AVX-512)
 
@@ -59,16 +59,7 @@ def _rows(size: int, most: int) -> int:
 
 def _is_product(p: Phase, run: Run) -> bool:
     """Products of matrices that vary from step to step: columns share an operand, and rows the other."""
-    if len(p.shape) < 2 or len(p.groups) != 1:
-        return False
-    for name in p.groups[0].nodes:
-        node = run.nodes[name]
-        if node.op != "contract":
-            return False
-        a, b, out = spec_parts(node.attr("spec"))
-        if not any(out[-2] not in x and out[-1] not in y for x, y in ((a, b), (b, a))):
-            return False
-    return True
+    return len(p.shape) > 1 and len(p.groups) == 1 and all(is_product(run.nodes[n]) for n in p.groups[0].nodes)
 
 
 def _sweep(p: Phase, run: Run, part: Part, width: int, budget: int, kernel: Kernel) -> Phase:

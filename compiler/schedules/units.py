@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from ...ir.cell import Node
-from .views import ASSEMBLED, CALLS, COMPUTED, is_reduction, operand_indices, reduced_dims
+from .views import ASSEMBLED, CALLS, COMPUTED, is_product, is_reduction, operand_indices, reduced_dims
 
 EXPENSIVE = frozenset("exp expm1 log log1p sqrt rsqrt sin cos tan tanh sigmoid softplus logsigmoid erf atan "
                       "pow div logaddexp atan2 random floordiv mod".split())
@@ -55,12 +55,13 @@ def inline_leaves(name: str, nodes: dict[str, Node], stop: Callable[[str], bool]
 
 class Walk:
     """Units of one part. `reads`: nodes that live in a buffer already.
-    `stops`: nodes to be made units. `cross(name, often)`: the part before supplies
+    `stops`: nodes to be made units. `cross(name, often, dear)`: the part before supplies
     this value (it then counts as read); `often`: it would be evaluated here at more
-    points than it has elements, or must be computed as a whole."""
+    points than it has elements, or must be computed as a whole; `dear`: in the midst of
+    a product of matrices, each of whose multiply-adds it would hold up."""
 
     def __init__(self, nodes: dict[str, Node], reads: dict[str, str], stops: set[str],
-                 cross: Callable[[str, bool], bool] = lambda name, often: False):
+                 cross: Callable[..., bool] = lambda name, often, dear=False: False):
         self.nodes, self.reads, self.stops, self.cross = nodes, reads, stops, cross
         self.order = {n: i for i, n in enumerate(nodes)}
         self.units: dict[str, Unit] = {}
@@ -117,7 +118,8 @@ class Walk:
             user.uses.append((name, same and node.type.shape == user.node.type.shape))
             return
         often = not loops <= {v for v, _ in idx}
-        if self.cross(name, often):
+        dear = user.kind == "reduce" and is_product(user.node)
+        if self.cross(name, often, dear):
             return
         if node.op in EXPENSIVE:
             user.costly.add(name)
@@ -125,7 +127,7 @@ class Walk:
             node.type.rank
             and node.args
             and often
-            and inline_leaves(name, self.nodes, lambda n: n in self.reads)[1]
+            and (dear or inline_leaves(name, self.nodes, lambda n: n in self.reads)[1])
             and node.op not in ("broadcast", "slice", "index")
         ):
             self.enlarged.add(name)             # would be evaluated again and again: worth a unit

@@ -24,6 +24,14 @@ def is_reduction(node: Node) -> bool:
     return node.op == "contract" and bool(reduced_letters(node))
 
 
+def is_product(node: Node) -> bool:
+    """A product of matrices: the last two axes come one from each operand."""
+    if node.op != "contract" or node.type.rank < 2:
+        return False
+    a, b, out = spec_parts(node.attr("spec"))
+    return any(out[-2] not in x and out[-1] not in y for x, y in ((a, b), (b, a)))
+
+
 def reduced_letters(node: Node) -> str:
     a, b, out = spec_parts(node.attr("spec"))
     return "".join(dict.fromkeys(c for c in a + b if c not in out))
