@@ -66,8 +66,7 @@ def lowered(source: Source, **sizes: int) -> Lowered:
 @lru_cache(KEPT)
 def executable(schedule: str, source: Source, dtype: torch.dtype = F64, backend: str = "llvm", **sizes: int):
     """A form's executable. Raises forms.Unsuitable."""
-    name, argument = forms.parse(schedule)
-    return forms.build(name, forms.Source(BACKENDS[backend], lowered(source, **sizes), dtype, argument))
+    return forms.build(schedule, forms.Source(BACKENDS[backend], lowered(source, **sizes), dtype))
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,8 @@ class Evaluator:
         row = buffer.numel * size_of(memory_type(buffer.kind, self.real))
         spaces = ("input", "check") if self.frame.streaming else ("input", "output", "check")
         if not (self.run.reverse and self.step is not None and buffer.space in spaces
-                and idx and idx[-1].width == self.width and row <= BACK_MOST) or fetched(self.run, buffer):
+                and idx and idx[-1].width == self.width and row <= BACK_MOST) or fetched(self.run, buffer) \
+                or self.part.stepwise:
             return
         again = any(buffer.name in r.steps.reads.values() for r in self.kernel.runs if r is not self.run)
         by = b.mul(self.frame.strides[buffer.name][1],

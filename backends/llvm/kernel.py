@@ -133,7 +133,7 @@ class _Item:
                 pair = (f"check.{s}", f"{run.prefix}state.{s}")
                 self._copy(*(pair if k.checkpoint == "save" else pair[::-1]), tile=n)
         for run in k.runs:
-            self._phases(run, run.before, steps, None)
+            self._part(run, run.before, steps)
 
             def step(t, _, run=run):
                 if not self.wishes:
@@ -151,16 +151,27 @@ class _Item:
                 self._phases(run, run.first, steps, first)
             if run.steps.phases:
                 self.nest.loop("step", i64(0), steps, 1, [], step, down=run.reverse)
-            self._phases(run, run.after, steps, None)
+            self._part(run, run.after, steps)
         return []
 
     def _strips(self, n: ir.Value, steps: ir.Value) -> None:
         """A tile whose steps are made strip by strip."""
         for run in self.kernel.runs:
-            self._phases(run, run.before, steps, None)
+            self._part(run, run.before, steps)
         Strips(self.kernel, self.frame, self.nest, self.real, self.width, n, steps).emit()
         for run in self.kernel.runs:
-            self._phases(run, run.after, steps, None)
+            self._part(run, run.after, steps)
+
+    def _part(self, run: Run, part: Part, steps: ir.Value) -> None:
+        """Before the steps of a tile, or after them."""
+        if not part.stepwise:
+            return self._phases(run, part, steps, None)
+
+        def row(t, _):
+            self._phases(run, part, steps, t)
+            return []
+
+        self.nest.loop("step", i64(0), steps, 1, [], row)
 
     def _phases(self, run: Run, part: Part, steps: ir.Value, t: ir.Value | None) -> None:
         last = next((p for p in reversed(part.phases) if p.sweep), None)

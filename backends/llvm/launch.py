@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...collection import paused
 from ...compiler.schedules.kernel import PER_STEP, Buffer, Kernel, Pack
+from ...compiler.schedules.stepwise import stepwise
 from ...compiler.schedules.tune import tune
 from ..pages import workspace
 from . import jit, threads
@@ -155,8 +156,8 @@ class Launch:
 
 
 def tuned(kernel: Kernel, dtype: torch.dtype) -> Kernel:
-    """The kernel in blocks for the host's registers."""
-    return tune(kernel, *registers(dtype))
+    """The kernel in blocks for the host's registers, and its large parts step by step."""
+    return stepwise(tune(kernel, *registers(dtype)))
 
 
 def registers(dtype: torch.dtype) -> tuple[int, int]:

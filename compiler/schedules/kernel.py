@@ -145,10 +145,12 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Phases in order, and where values live that they do not compute."""
+    """Phases in order, and where values live that they do not compute. `stepwise`: not at every step, but all of them
+    at one step of the tile before the next."""
 
     phases: tuple[Phase, ...]
     reads: dict[str, str]
+    stepwise: bool = False
 
 
 @dataclass(frozen=True, slots=True)

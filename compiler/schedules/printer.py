@@ -36,7 +36,7 @@ def print_kernel(k: Kernel) -> str:
             ("after", run.after),
         ):
             if part.phases:
-                lines.append(f"    {title}:")
+                lines.append(f"    {title}{', step by step' * part.stepwise}:")
                 for p in part.phases:
                     lines += [f"      {x}" for x in _phase(p, run, part)]
         lines += [f"    {s} runs along {buffer}" for s, buffer in run.trails.items()]
