@@ -106,8 +106,7 @@ class Matrix:
 
     def whole(self, d: str) -> str:
         """p(C)"""
-        last = self.dim.size - 1
-        return self.b.op("mul", self.b.index(self.before(d), self.n, last), self.b.index(d, self.n, last))
+        return self.b.reduce(d, "prod", (self.n,))
 
     def between(self, d: str) -> str:
         """D(i, j) [*lead, i, j] of a decay [*lead, C]: the product strictly between j and i, 0 for j >= i."""

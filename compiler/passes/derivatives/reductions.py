@@ -43,9 +43,12 @@ def _extremum(d: D, n: Node, ct: str) -> str:
 
 
 def _prod(d: D, n: Node, ct: str) -> str:
-    """The product of the others: y / x_i without zeros; with one zero only that
-    element has a derivative, the product of the rest; with more none has."""
-    (x,) = n.args
+    """The product of the others: along one axis of those before and of those after; y / x_i without zeros; with one
+    zero only that element has a derivative, the product of the rest; with more none has."""
+    (x,), axes = n.args, n.attr("axes")
+    if len(axes) == 1:
+        others = d.mul(d.b.cumprod(x, axes[0]), d.b.cumprod(x, axes[0], reverse=True))
+        return d.mul(others, spread(d, n, ct))
     zero = d("eq", x, 0.0)
     zeros = d.b.reduce(d.b.add("real", (zero,), d.b.type(x), "real"), "sum", n.attr("axes"))
     rest = d.b.reduce(d.choose(zero, 1.0, x), "prod", n.attr("axes"))
