@@ -10,8 +10,8 @@ What is kept is a minimum cut (of elements per step) between the sums over state
 make; of equal cuts the one that the backward pass reads anyway, or else that lies latest. No value of more than 1 / FEW
 of its state's elements is kept; where that leaves a sum, nothing is: the states would be gone over all the same.
 
-`grams_to_keep` are products between the rows of chunks, decayed from channel to channel, which the backward pass reads:
-a few values per step, each of which takes longer to compute than to keep.
+`grams_to_keep` are products between the rows of chunks, decayed from channel to channel, and sums that states have no
+part in, which the backward pass reads: a few values per step, each of which takes longer to compute than to keep.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...ir.ops import OPS, spec_parts
 from ...ir.types import Type
 from .dce import Dce, live
 from .lower import WHOLE
-from .tape import INF, REDUCED, SAVE, Flow
+from .tape import INF, REDUCED, SAVE, Flow, work
 
 FEW = 2         # where they are half, in chunks of delta rules, a training step takes 2 to 4 % less time
 
@@ -60,12 +60,15 @@ def sums_to_keep(forward: Cell, own: int) -> tuple[Output, ...]:
 
 def grams_to_keep(forward: Cell, own: int) -> tuple[Output, ...]:
     """Outputs of `forward` beyond its first `own` (what the backward pass needs) that are point by point made of Gram
-    matrices with decays and take longer to make than to keep, by the costs of `tape`."""
+    matrices with decays and of sums that states have no part in, and take longer to make than to keep, by the costs of
+    `tape`."""
     nodes = forward.nodes()
     types = {n.name: n.type for n in forward.body}
+    over = _largest_state(forward.body)
     grams: dict[str, frozenset[str]] = {}       # of which a value is made, through pointwise operations and views
     for n in forward.body:
-        if n.op == "decayed":
+        several = n.type.rank > (n.type.shape[:1] == (forward.heads,))     # one value takes a line of memory, too
+        if n.op == "decayed" or n.op == "reduce" and n.attr("fn") == "sum" and several and not over[n.name]:
             grams[n.name] = frozenset({n.name})
         elif OPS[n.op].group in ("pointwise", "structure") and n.op not in WHOLE:
             grams[n.name] = frozenset().union(*(grams[a] for a in n.args))
@@ -76,8 +79,10 @@ def grams_to_keep(forward: Cell, own: int) -> tuple[Output, ...]:
 
 
 def _pairs(n: Node, types: dict[str, Type], of: str) -> int:
-    """Operations of Gram matrices, of which a value `of` is made: per pair of rows and column a decay for every reader
-    and a product for every pair of operands, and the sums. Its share, where it is made of some of them."""
+    """Operations of sums or Gram matrices, of which a value `of` is made: of these per pair of rows and column a decay
+    for every reader and a product for every pair of operands, and the sums. Its share, if it is made of a part."""
+    if n.op == "reduce":
+        return work(n, types)
     rows, readers = types[n.args[0]], n.attr("readers")
     ways = readers * (len(n.args) - readers)            # 1 + the writers
     whole = ways * rows.numel * (rows.sizes[-2] - 1) // 2 + REDUCED * n.type.numel
