@@ -23,7 +23,7 @@ from . import vector
 from .coupled import Coupled, Group
 from .forms import NotLinear, Scale
 from .lift import Lift, Unchunkable, first_axes
-from .linear import Linear, dependence, linear
+from .linear import Error, Linear, dependence, error, linear
 from .matrix import Constant, Matrix, Written
 from .readout import Readout
 from .solve import solved
@@ -65,6 +65,9 @@ class _Chunker:
         self.after: dict[str, str] = {}                 # vector state -> its values after each step
         self.matrix: dict[str, Matrix] = {}
         self.inner: dict[str, str] = {}
+        self.errors = {e.name: e for s in self.forms if (e := self._error(self._group(s))) is not None}
+        self._learn()
+        self.solutions: dict[str, str] = {}
         vectors = [s for s in cell.states if s.name not in self.readout.matrices]
         self.next = {s.name: self.readout.value(s.next, f"the state {s.name}") for s in vectors}
         self.by_next = {v: k for k, v in self.next.items() if self._recurrent(k)}
@@ -105,6 +108,10 @@ class _Chunker:
         n = self.token[name]
         if name in self.by_next:
             return self._after(self.by_next[name]), True
+        if name in self.errors:
+            if name not in self.solutions:
+                self._solve(self._group(self.reads[self.errors[name].leaf].state))
+            return self.solutions[name], True
         match n.op:
             case "input" if name in self.reads:
                 return self._read(name), True
@@ -235,6 +242,16 @@ class _Chunker:
         return [Written(self.rows(x, n), self.rows(y, n), into)
                 for (x, y), into in self._outers(self._group(state)).items()]
 
+    def _error(self, states: tuple[str, ...]) -> Error | None:
+        """What is solved for in place of a read: see `linear.error`."""
+        leaves, outers = self._inner(states), [*self._outers(states)]
+        if len(leaves) != 1 or len(outers) != 1:
+            return None
+        cell, values = self.source, self.readout.values
+        used = (*(o.value for o in (*cell.outputs, *cell.sums)), *(s.next for s in cell.states))
+        return error(self.readout.b, outers[0][1 - self.reads[leaves[0]].axis], leaves[0], self.depends,
+                     {values[x] for x in used if x in values})
+
     def _solve(self, states: tuple[str, ...]) -> None:
         """All inner reads of a group of states."""
         leaves, outers, m = self._inner(states), self._outers(states), self._matrix(states[0])
@@ -256,6 +273,10 @@ class _Chunker:
         factors = [[0 if leaf not in f.reads else (c := f.reads[leaf]) and self.rows(c, m.n) for leaf in leaves]
                    for f in linears]
         reads = [(self._matrix((r := self.reads[leaf]).state), self.rows(r.reader, m.n)) for leaf in leaves]
+        if (e := next((e for e in self.errors.values() if e.leaf in leaves), None)) is not None:
+            (u,) = solved(reads, axis, written, [None], factors, (self.rows(e.local, m.n), e.sign))
+            self.solutions[e.name] = self.lift.moved(u, self.lift.at(self.token[e.name].type.shape), m.n)
+            return
         for leaf, w in zip(leaves, solved(reads, axis, written, locals_, factors)):
             self.inner[leaf] = self.lift.moved(w, self.lift.at(self.token[leaf].type.shape), m.n)
 
@@ -265,7 +286,7 @@ class _Chunker:
         values = {o: ro.value(o.value, f"the output {o.name}") for o in (*cell.outputs, *cell.sums)}
         roots = [*values.values(), *self.next.values(), *(ro.values[s.init] for s in cell.states)]
         parts = (z for f in self.forms.values() for o in (*f.outers, f.constants) for z in o)
-        needed = live(ro.b.nodes, [*roots, *parts])
+        needed = live(ro.b.nodes, [*roots, *parts]) - {e.leaf for e in self.errors.values()}
         for n in tuple(ro.b.nodes):             # in their order, so that `value` never goes deep
             if n.name in needed:
                 self.value(n.name)

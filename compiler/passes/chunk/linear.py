@@ -77,6 +77,38 @@ def linear(b: Rewriter, name: str, reads: set[str], depends: dict[str, set[str]]
                       f"(`{n.op}`, {place(n)})")
 
 
+@dataclass(frozen=True, slots=True)
+class Error:
+    """The node `name` of value local + sign * leaf, of which what is written is a multiple."""
+
+    name: str
+    local: str
+    sign: int
+    leaf: str
+
+
+def error(b: Rewriter, written: str, leaf: str, depends: dict[str, set[str]], roots: set[str]) -> Error | None:
+    """Where what is written is a multiple of a difference such as v - w and the read w is used for nothing else: that
+    difference. To solve for it saves what v contributes to the steps after it, which is as large a product as any."""
+    name = written
+    while (n := b.node(name)).op == "mul":
+        x, y = n.args if leaf in depends[n.args[0]] else n.args[::-1]
+        if leaf in depends[y] or b.node(y).op != "broadcast" or n.type.rank - 1 in b.node(y).attr("axes"):
+            return None
+        name = x
+    if n.op not in ("add", "sub"):
+        return None
+    sides = [leaf in depends[a] for a in n.args]
+    if sides.count(True) != 1 or n.args[sides.index(True)] != leaf:
+        return None
+    if any(leaf in m.args and m.name != name for m in b.nodes) or leaf in roots:
+        return None
+    local = n.args[sides.index(False)]
+    if n.op == "sub" and sides[0]:
+        return Error(name, b.op("neg", local), 1, leaf)
+    return Error(name, local, -1 if n.op == "sub" else 1, leaf)
+
+
 def dependence(nodes: list[Node], leaves: set[str]) -> dict[str, set[str]]:
     """The leaves that every node depends on."""
     out: dict[str, set[str]] = {}

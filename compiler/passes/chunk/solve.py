@@ -17,9 +17,11 @@ Coefficient = str | int | None      # a node [*lead, C]; 0: no such term; None: 
 
 
 def solved(reads: list[tuple[Matrix, str]], axis: int, written: list[Written], locals_: list[str | None],
-           coefficients: list[list[Coefficient]]) -> list[str]:
+           coefficients: list[list[Coefficient]], error: tuple[str, int] | None = None) -> list[str]:
     """The reads (a state and a reader each, along one axis) at all steps, [*lead, C, V or K]. What is written is
-    local (None: 0) + sum of coefficient [written][read] * read; it stands in the y of `written` (x, if axis is 1)."""
+    local (None: 0) + sum of coefficient [written][read] * read; it stands in the y of `written` (x, if axis is 1).
+    With `error` = (e, sign), of one read w and no local: u = e + sign w, of which what is written is a multiple,
+    (I - G c) u = e + sign (a p) . S_0."""
     systems: dict[tuple[int, int], str] = {}
     right: list[str] = []
     for r, (m, reader) in enumerate(reads):
@@ -38,6 +40,10 @@ def solved(reads: list[tuple[Matrix, str]], axis: int, written: list[Written], l
                         "mul", g, b.broadcast(c, b.type(g).shape, (*range(m.n), m.n + 1)))
                     systems[r, q] = b.op("add", systems[r, q], part) if (r, q) in systems else part
         right.append(rhs)
+    if error is not None:
+        local, sign = error
+        b = reads[0][0].b
+        right = [b.op("add" if sign > 0 else "sub", local, right[0])]
     if not systems:
         return right
     if len(reads) == 1:
