@@ -112,37 +112,62 @@ def sizes(p: Phase, width: int) -> list[int]:
     out = [1] * len(p.shape)
     if p.lane == "par":
         out[-1] = width * p.vectors
-    out[-1 if p.lane == "red" else -2] = p.unroll
+    if p.lane == "red":
+        out[-2:] = [p.vectors, p.unroll]
+    else:
+        out[-2] = p.unroll
     return out
 
 
 def ask(wish: Wish, kernel: Kernel, run: Run, frame: Frame, nest: Nest, row: Index, step: ir.Value, turn: ir.Value,
         number: int) -> None:
-    """In turn `turn` of `number`, for the sequence `row`."""
+    """In turn `turn` of `number`, for the sequence `row`. A branch that is foreseen wrongly costs more than the turn:
+    where it is known how many lines there are for it, there is none."""
     b, port = nest.b, wish.port
     lines, total = wish.lines(frame.real), wish.numel(frame.real)
+    place = nest.scopes[nest.depth(v for v in ("tile", "step", "b", "t") if v in nest.depth_of)]
+    if (key := ("wish", port.name, wish.when)) not in place.memo:
+        place.memo[key] = _start(wish, kernel, run, frame, nest, place.builder, row, step, number)
+    start, apart, first, each = place.memo[key]
+    begin = b.mul(turn, each)
+    begin = b.add(first, begin) if first is not None else begin
+
+    def line(k: ir.Value, ahead: int = 1) -> None:
+        b, at = nest.b, start
+        if wish.rows > 1:
+            at, k = b.add(at, b.mul(b.udiv(k, i64(lines)), apart)), b.urem(k, i64(lines))
+        base = b.gep(b.bitcast(b.gep(frame.pointer(b, port.name), [at]), I8.as_pointer()), [b.mul(k, i64(LINE))])
+        for n in range(ahead):
+            prefetch(b, b.gep(base, [i64(n * LINE)]))
+
+    def one(k, _):
+        line(frame.least(nest.b, k, i64(total - 1)))
+        return []
+
+    if first is not None:
+        nest.loop("ask", begin, b.add(begin, each), 1, [], one)
+    elif lines % each.constant == 0:            # none of them in another row
+        line(begin if number * each.constant == total else frame.least(b, begin, i64(total - each.constant)),
+             each.constant)
+    else:
+        for k in range(each.constant):
+            one(b.add(begin, i64(k)), ())
+
+
+def _start(wish: Wish, kernel: Kernel, run: Run, frame: Frame, nest: Nest, b: ir.IRBuilder, row: Index, step: ir.Value,
+           number: int) -> tuple[ir.Value, ir.Value, ir.Value | None, ir.Value]:
+    """Where the port's rows are, how far apart; the first line to ask for (None: 0), and how many in a turn."""
+    port, total = wish.port, wish.numel(frame.real)
     back = kernel.reverse if wish.when == "tile" else run.reverse
     if port.space == "check":                       # this step's part
         sb, st = frame.strides[port.name]
         later = b.add(frame.tile, i64(-1 if back else 1))
-        start, apart, part = b.add(b.mul(row.value(b), sb), b.mul(later, st)), i64(0), _part(nest, frame, total)
-        first, each = b.mul(step, part), b.udiv(b.add(part, i64(number - 1)), i64(number))
-    else:
-        by = {"present": i64(0), "next": i64(1), "tile": frame.words["tile"]}[wish.when]
-        start = frame.row(b, port, {"b": row}, (b.sub if back else b.add)(step, by))
-        apart = frame.rows.get(port.name, i64(port.numel // wish.rows))
-        first, each = i64(0), i64(-(-total // number))
-    begin = b.add(first, b.mul(turn, each))
-
-    def line(k, _):
-        b = nest.b
-        n = frame.least(b, k, i64(total - 1))
-        at = b.add(start, b.mul(b.udiv(n, i64(lines)), apart))
-        base = b.bitcast(b.gep(frame.pointer(b, port.name), [at]), I8.as_pointer())
-        prefetch(b, b.gep(base, [b.mul(b.urem(n, i64(lines)), i64(LINE))]))
-        return []
-
-    nest.loop("ask", begin, b.add(begin, each), 1, [], line)
+        part = _part(nest, frame, total)
+        return (b.add(b.mul(row.value(b), sb), b.mul(later, st)), i64(0), b.mul(step, part),
+                b.udiv(b.add(part, i64(number - 1)), i64(number)))
+    by = {"present": i64(0), "next": i64(1), "tile": frame.words["tile"]}[wish.when]
+    return (frame.row(b, port, {"b": row}, (b.sub if back else b.add)(step, by)),
+            frame.rows.get(port.name, i64(port.numel // wish.rows)), None, i64(-(-total // number)))
 
 
 def _part(nest: Nest, frame: Frame, lines: int) -> ir.Value:

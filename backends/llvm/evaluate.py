@@ -42,6 +42,7 @@ class Evaluator:
         self.own: set[str] = set()
         self.phase: Phase | None = None
         self.lane_block: tuple = (i64(0), 0)
+        self.asked = False                      # whether what is read is asked for elsewhere
         self._static: dict[str, bool] = {}
         self._below_memo: dict[str, set[str]] = {}
 
@@ -264,10 +265,10 @@ class Evaluator:
                rows: ir.Value | None) -> None:
         """Steps that go back in time ask for what they will need: processors follow addresses that rise, not rows
         that rise while the rows themselves go down. What another run over the tile has just read is there: that
-        run will need the tile before it."""
+        run will need the tile before it. Not where products ask for memory between their blocks (`between.py`)."""
         row = buffer.numel * size_of(memory_type(buffer.kind, self.real))
         spaces = ("input", "check") if self.frame.streaming else ("input", "output", "check")
-        if not (self.run.reverse and self.step is not None and buffer.space in spaces
+        if self.asked or not (self.run.reverse and self.step is not None and buffer.space in spaces
                 and idx and idx[-1].width == self.width and row <= BACK_MOST) or fetched(self.run, buffer) \
                 or self.part.stepwise:
             return

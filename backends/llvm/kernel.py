@@ -182,6 +182,7 @@ class _Item:
                 self.kernel, run, part, self.frame, self.nest, self.real, self.width, self.frame.count, steps, t)
             if p is last and part is run.steps:
                 emitter.ahead = Ahead(self.kernel, run, self.frame, t)
+            emitter.asked = bool(self.wishes)
             emitter.wishes = self.wishes.get((number, name, i), ())
             emitter.emit(p)
 

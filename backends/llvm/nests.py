@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 from llvmlite import ir
 
+from ...compiler.schedules.chains import Chain, chains
 from ...compiler.schedules.kernel import Group, Phase, Store
 from . import between, math
 from .evaluate import Evaluator
@@ -23,11 +25,14 @@ class PhaseEmitter(Evaluator):
     parameter axes, lanes, rows, so that rows share the loads of weights; for
     sums the rows are the innermost, reducing loops."""
 
+    chains: dict[str, Chain] = {}
     wishes: Sequence[between.Wish] = ()
+    beside: str | None = None                   # the axis whose copies share the loads of those along the blocked one
 
     def emit(self, p: Phase) -> None:
         self.phase = p
         # what this phase computes itself; a sum reads whatever has a buffer
+        self.chains = chains(p, self.nodes, self.part.reads)
         self.own = set() if p.rows == "sum" else (
             {n for g in p.groups for n in g.nodes} | p.written(self.part.reads))
         if p.call:
@@ -51,6 +56,7 @@ class PhaseEmitter(Evaluator):
             blocked = axes[-1:] if p.block == "par" else []
             order = rows + axes
         self.blocked = blocked[0] if blocked and p.unroll > 1 else None
+        self.beside = axes[-2] if p.lane == "red" and p.block == "par" and p.vectors > 1 else None
         self.lane = axes[-1] if p.lane == "par" and axes else None
         if any(d.size == 0 for d in p.shape):
             return
@@ -109,7 +115,9 @@ class PhaseEmitter(Evaluator):
         if var == self.lane:
             self._open_lanes(var, rest)
         elif var == self.blocked:
-            self._open_blocked(var, rest)
+            self._open_blocked(var, rest, self.phase.unroll)
+        elif var == self.beside:
+            self._open_blocked(var, rest, self.phase.vectors)
         else:
             def body(i, _):
                 self.at[var] = [Index(var, 0, i)]
@@ -117,9 +125,9 @@ class PhaseEmitter(Evaluator):
                 return []
             self.nest.loop(var, i64(0), self._extent(var), 1, [], body)
 
-    def _open_blocked(self, var: str, rest: list[str]) -> None:
-        """Blocks of `unroll` copies, then what is left one by one."""
-        extent, u = self._extent(var), self.phase.unroll
+    def _open_blocked(self, var: str, rest: list[str], u: int) -> None:
+        """Blocks of `u` copies, then what is left one by one."""
+        extent = self._extent(var)
         if isinstance(extent, ir.Constant):
             whole = i64(extent.constant - extent.constant % u)
         else:
@@ -229,7 +237,7 @@ class PhaseEmitter(Evaluator):
 
     # -- reductions -----------------------------------------------------
     def _aside(self) -> bool:
-        """Whether sums along the lanes come out side by side, one register for all copies."""
+        """Whether sums along the lanes come out side by side, one register for all copies along the blocked axis."""
         p = self.phase
         return p.lane == "red" and self.blocked is not None and len(self.at[self.blocked]) == p.unroll and all(
             g.dims[-1].size % self.width == 0 < g.dims[-1].size for g in p.groups) and all(
@@ -237,31 +245,34 @@ class PhaseEmitter(Evaluator):
 
     def _side_by_side(self) -> None:
         """From accumulators of unrolled copies to one register; from here on the blocked axis lies in the lanes."""
-        before = self._copies()
-        first = self.at[self.blocked][0]
-        self.at[self.blocked] = [Index(self.blocked, 0, first.base, 0, len(before))]
-        (after,) = self._copies()
+        before = self.at[self.blocked]
+        self.at[self.blocked] = [Index(self.blocked, 0, before[0].base, 0, len(before))]
         for n in (n for g in self.phase.groups for n in g.nodes):
-            xs = [self.results.pop((n, tuple(ix.key for ix in c.values()))) for c in before]
-            self._keep(n, after, totals(self.nest.b, xs))
+            for after in self._copies():
+                each = [{**after, self.blocked: ix} for ix in before]
+                xs = [self.results.pop((n, tuple(ix.key for ix in c.values()))) for c in each]
+                self._keep(n, after, totals(self.nest.b, xs))
 
     def _group(self, g: Group) -> None:
         """All reductions of a group in one nest, accumulators in registers."""
         copies = self._copies()
         red_lanes = self.phase.lane == "red"
-        jobs = [(n, c) for n in g.nodes for c in copies]
+        into = {n: end for end, (sums, _) in self.chains.items() for n in sums}
+        ends = list(dict.fromkeys(into.get(n, n) for n in g.nodes))
+        jobs = [(n, c, ends.index(into.get(n, n)) * len(copies) + k) for n in g.nodes for k, c in enumerate(copies)]
+        sums = [(n, c) for n in ends for c in copies]
         if any(d.size == 0 for d in g.dims):
-            for n, c in jobs:
-                self._keep(n, c, self._start(n, 0))
+            for n, c in sums:
+                self._keep(n, c, self._first(n, c, 0))
             return
         size, w = g.dims[-1].size, self.width
         v = self.phase.vectors if red_lanes and not self.phase.shape else 1
         whole = size - size % (w * v) if red_lanes else 0
         total = {}
         if whole or not red_lanes:
-            accs = [self._start(n, w if red_lanes else self._width(c)) for n, c in jobs for _ in range(v)]
+            accs = [self._first(n, c, w if red_lanes else self._width(c)) for n, c in sums for _ in range(v)]
             accs = self._red_loops(g, 0, accs, jobs, v, whole if red_lanes else size, w * v if red_lanes else 1)
-            for j, (n, c) in enumerate(jobs):
+            for j, (n, c) in enumerate(sums):
                 xs = accs[j * v:(j + 1) * v]
                 while len(xs) > 1:
                     xs = [
@@ -272,13 +283,13 @@ class PhaseEmitter(Evaluator):
         left = size - whole if red_lanes else 0
         while left:                              # remaining lanes of a vectorised reduction
             tail = w if left >= w else left
-            accs = [self._start(n, tail) for n, _ in jobs]
+            accs = [self._start(n, tail) for n, _ in sums]
             accs = self._red_loops(g, 0, accs, jobs, 1, None, (size - left, tail))
-            for j, (n, c) in enumerate(jobs):
+            for j, (n, c) in enumerate(sums):
                 x = horizontal(self.nest.b, accs[j], lambda b, x, y: self._combine(n, x, y))
                 total[j] = self._combine(n, total[j], x) if j in total else x
             left -= tail
-        for j, (n, c) in enumerate(jobs):
+        for j, (n, c) in enumerate(sums):
             self._keep(n, c, total[j])
 
     def _red_loops(self, g: Group, level: int, accs, jobs, v: int, whole, step):
@@ -312,13 +323,12 @@ class PhaseEmitter(Evaluator):
 
     def _accumulate(self, g: Group, jobs, accs, last: list[Index]):
         """One step of the innermost reducing loop for all accumulators."""
-        out, k = [], 0
+        out = list(accs)
         red = [self.at[f"r{i}"][0] for i in range(len(g.dims) - 1)]
-        for n, c in jobs:
+        for n, c, slot in jobs:
             idx = tuple(c[f"p{i}"] for i in range(self.nodes[n].type.rank))
-            for ix in last:
-                out.append(self.accumulate(n, accs[k], c, idx, (*red, ix)))
-                k += 1
+            for k, ix in enumerate(last, slot * len(last)):
+                out[k] = self.accumulate(n, out[k], c, idx, (*red, ix))
         return out
 
     def _width(self, c: dict[str, Index]) -> int:
@@ -334,6 +344,14 @@ class PhaseEmitter(Evaluator):
         if kind == "int" and isinstance(value, float):
             value = -2 ** 63 if value < 0 else 2 ** 63 - 1
         return splat(self.nest.b, ir.Constant(t, value), width)
+
+    def _first(self, n: str, c: dict[str, Index], width: int):
+        """Where a sum starts: its neutral element, or what its chain adds."""
+        if n not in self.chains:
+            return self._start(n, width)
+        idx = tuple(c[f"p{i}"] for i in range(self.nodes[n].type.rank))
+        terms = [splat(self.nest.b, self.value(t, idx, c), width) for t in self.chains[n][1]]
+        return reduce(self.nest.b.fadd, terms) if terms else splat(self.nest.b, ir.Constant(self.real, 0), width)
 
     def _combine(self, n: str, x, y):
         return math.emit(self.nest.b, COMBINE[self._kind(n)], x, y)

@@ -109,8 +109,10 @@ class Phase:
     reduced, the stores accumulate). `lane` is the vectorised axis: "par" the
     last of `shape`, "red" the last reduced one, None for scalars. `block` is
     what is unrolled in registers: "rows", "par" (last or last but one of
-    `shape`) or None. A `sweep` visits the points of `shape` (leading axes, rows,
-    lanes): its groups are sums of these points over rows, lanes or both, what it
+    `shape`) or None. `vectors`: registers along the lanes, or, beside `unroll`
+    copies along the last axis, so many along the one before it (sums along lanes).
+    A `sweep` visits the points of `shape` (leading axes, rows, lanes): its groups
+    are sums of these points over rows, lanes or both, what it
     stores has all or some of the axes (all dimensions of `shape` differ)."""
 
     domain: str

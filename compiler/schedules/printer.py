@@ -56,8 +56,10 @@ def _buffer(b: Buffer) -> str:
 
 def _phase(p: Phase, run: Run, part: Part) -> list[str]:
     how = [f"lanes {p.lane}" if p.lane else "scalar"]
-    how += [f"{p.vectors} vectors"] if p.vectors > 1 else []
-    how += [f"{p.block} by {p.unroll}"] if p.block and p.unroll > 1 else []
+    beside = p.lane == "red" and p.block == "par" and p.vectors > 1
+    how += [f"{p.vectors} vectors"] if p.vectors > 1 and not beside else []
+    how += [f"{p.block} by {p.vectors} x {p.unroll}" if beside else f"{p.block} by {p.unroll}"] \
+        if p.block and (beside or p.unroll > 1) else []
     how += ["rows innermost"] if p.weights else []
     rows = {"tile": "rows x steps", "step": "rows"}[p.domain]
     if p.call:

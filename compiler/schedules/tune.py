@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...ir.ops import spec_parts
+from .chains import chains
 from .kernel import Kernel, Pack, Part, Phase, Run
 from .units import EXPENSIVE
 from .views import is_product, param_view, reduced_letters
@@ -32,7 +33,7 @@ def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
     def part(run: Run, p: Part) -> Part:
         return replace(p, phases=tuple(
             _sweep(q, run, p, width, budget, kernel) if q.sweep else
-            _phase(q, run, width, budget, kernel.packing, per_head, packs, packed) for q in p.phases))
+            _phase(q, run, p, width, budget, kernel.packing, per_head, packs, packed) for q in p.phases))
 
     runs = tuple(replace(r, before=part(r, r.before), first=part(r, r.first), steps=part(r, r.steps),
                          after=part(r, r.after)) for r in kernel.runs)
@@ -90,7 +91,8 @@ def _work(p: Phase, run: Run, part: Part) -> int:
     return max(1, total)
 
 
-def _phase(p: Phase, run: Run, width: int, budget: int, packing: bool, per_head: set[str], packs, packed) -> Phase:
+def _phase(p: Phase, run: Run, part: Part, width: int, budget: int, packing: bool, per_head: set[str], packs,
+           packed) -> Phase:
     members = max((len(g.nodes) for g in p.groups), default=1)
     if p.rows == "sum":
         count = max(1, len(p.stores))
@@ -111,19 +113,33 @@ def _phase(p: Phase, run: Run, width: int, budget: int, packing: bool, per_head:
     if p.lane == "red":
         dims = p.groups[0].dims
         if p.shape:
-            n = max(1, min(4, 8 // members)) if p.shape[-1].size >= 4 else 1
-            shares = not p.weights and all(run.nodes[m].op == "contract" for g in p.groups for m in g.nodes)
-            while shares and 2 * n <= min(width, budget // members) and p.shape[-1].size % (2 * n) == 0:
-                n *= 2                          # their sums fill a register: `nests` adds them up side by side
-            return replace(p, block="par", unroll=n)
+            unroll, vectors = _sums(p, run, width, budget, members)
+            return replace(p, block="par", unroll=unroll, vectors=vectors)
         return replace(p, vectors=_vectors(dims[-1].size, width, 4))
     if p.lane == "par" and _is_product(p, run):
+        members -= sum(len(sums) - 1 for sums, _ in chains(p, run.nodes, part.reads).values())
         vectors = _vectors(p.shape[-1].size, width, min(4, budget // (2 * members)))
         most = min(8, budget // (vectors * members))
         return replace(p, block="par", vectors=vectors, unroll=_rows(p.shape[-2].size, most))
     if p.lane == "par":
         return replace(p, vectors=_vectors(p.shape[-1].size, width, max(1, 4 // members) if p.groups else 2))
     return p
+
+
+def _sums(p: Phase, run: Run, width: int, budget: int, members: int) -> tuple[int, int]:
+    """Copies along the last axis, and along the one before it, of sums along the lanes. In a block of copies along both
+    each register loaded is a factor for several sums; sums that fill a register are added up side by side (`nests`)."""
+    size = p.shape[-1].size
+    n, beside = max(1, min(4, 8 // members)) if size >= 4 else 1, 1
+    if p.weights or any(run.nodes[m].op != "contract" for g in p.groups for m in g.nodes):
+        return n, 1
+    while n < 4 and 2 * n * members <= budget and size % (2 * n) == 0:
+        n *= 2
+    while len(p.shape) > 1 and 3 * beside * n * members <= budget and p.shape[-2].size % (2 * beside) == 0:
+        beside *= 2
+    while 2 * n <= width and 2 * n * beside * members <= budget and size % (2 * n) == 0:
+        n *= 2
+    return n, beside
 
 
 def _pack(members: tuple[str, ...], p: Phase, run: Run, width: int, per_head: set[str], packs, packed) -> None:

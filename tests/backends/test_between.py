@@ -50,7 +50,8 @@ def test_steps_without_products_of_matrices_ask_as_they_did():
 
 
 @pytest.mark.parametrize("shape, apart, number", [
-    ((16, 24), 100, 64), ((16, 16), 48, 5), ((7, 40), 40, 200), ((50,), 0, 16)])
+    ((16, 24), 100, 64), ((16, 16), 48, 5), ((7, 40), 40, 200), ((50,), 0, 16), ((4, 64), 64, 8), ((4, 64), 80, 5),
+    ((4, 64), 64, 6)])
 def test_turns_reach_every_line_of_a_port(monkeypatch, shape, apart, number):
     """The turns add 1 where they would ask: in all lines of the rows of step 3, and nowhere else."""
     def mark(b, pointer):

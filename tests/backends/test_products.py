@@ -1,19 +1,31 @@
-"""Products of matrices that vary from step to step: sums along the lanes side by side, updates of matrix states."""
+"""Products of matrices that vary from step to step: sums along the lanes side by side, updates of matrix states, factors
+that are made once, sums that share an accumulator."""
 
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from ostinato.backends.llvm.executable import build
 from ostinato.compiler.passes.canonicalise import Canonicalise
+from ostinato.compiler.passes.chunk import chunk
 from ostinato.compiler.pipeline import lower
 from ostinato.compiler.schedules.build import forward_kernel
+from ostinato.compiler.schedules.chains import chains
+from ostinato.compiler.schedules.kernel import Group, Phase, Store
+from ostinato.frontend.load import load
+from ostinato.ir.build import Builder
+from ostinato.ir.types import Type
 from test_whole import cell_of, check, dim
 
+ZOO = Path(__file__).parents[2] / "examples/zoo"
 
-@pytest.mark.parametrize("n, m, k", [(1, 16, 16), (3, 8, 32), (5, 12, 24), (2, 32, 8), (4, 4, 64), (6, 7, 16), (2, 16, 5)])
+
+@pytest.mark.parametrize("n, m, k", [(1, 16, 16), (3, 8, 32), (5, 12, 24), (2, 32, 8), (4, 4, 64), (6, 7, 16), (2, 16, 5), (8, 16, 32),
+                                     (6, 20, 16), (4, 3, 64)])
 def test_sums_along_the_lanes(n, m, k):
     N, M, K = dim("N", n), dim("M", m), dim("K", k)
 
@@ -32,3 +44,41 @@ def test_an_update_by_a_large_product_is_part_of_the_steps():
     assert not run.before.phases
     assert any(g.dims == (C,) and p.shape == (K, V) for p in run.steps.phases for g in p.groups)
     check(cell)
+
+
+SUMS = [
+    (lambda b, one, two, z: b.op("add", b.op("add", z, one), two), 2),
+    (lambda b, one, two, z: b.op("add", b.op("tanh", z), b.op("add", two, one)), 2),
+    (lambda b, one, two, z: b.op("add", b.op("add", z, one), b.op("mul", two, one)), 0),         # one is used twice
+    (lambda b, one, two, z: b.op("mul", b.op("add", z, one), two), 0),                            # a product of sums
+    (lambda b, one, two, z: b.op("add", b.op("tanh", b.op("add", z, one)), two), 0),              # one: not a term
+]
+
+
+@pytest.mark.parametrize("make, count", SUMS)
+def test_sums_that_are_only_added_share_an_accumulator(make, count):
+    C, K, V = dim("C", 6), dim("K", 24), dim("V", 40)
+    b = Builder()
+    x, y, u, w, z = (b.read("input", f"x{i}", Type("real", s)) for i, s in enumerate(((C, K), (C, V)) * 2 + ((K, V),)))
+    one, two = b.contract(x, y, "ck,cv->kv"), b.contract(u, w, "ck,cv->kv")
+    end, nodes = make(b, one, two, z), {n.name: n for n in b.nodes}
+
+    def of(*stored: str):
+        stores = tuple(Store(n, f"out.{n}", ((0, 0), (1, 0)), (K, V)) for n in stored)
+        return chains(Phase("step", "map", (K, V), (Group((C,), (one, two)),), stores, lane="par"), nodes, {})
+
+    found = of(end)
+    assert [len(sums) for sums, _ in found.values()] == [count] * (count > 0)
+    assert all({*sums} == {one, two} and not {one, two} & {*rest} for sums, rest in found.values())
+    assert not of(end, one)                     # what is stored is needed alone
+
+
+@pytest.mark.parametrize("name", ["rwkv7", "gla"])
+def test_states_start_the_sums_of_their_updates(name):
+    made = lower(load(ZOO / f"{name}.ost").cells[name].elaborate(K=64, V=64, N=2))
+    e = build(lower(chunk(made.split, 8)), torch.float32)
+    for run in e.keep.kernel.runs + e.back.kernel.runs:
+        to = f"next.{run.states[0]}"
+        (p,) = (p for p in run.steps.phases if any(s.buffer.endswith(to) for s in p.stores))
+        ((sums, rest),) = chains(p, run.nodes, run.steps.reads).values()
+        assert {*sums} == {*p.groups[0].nodes} and len(rest) == 1 and (p.unroll, p.vectors) == (4, 4)

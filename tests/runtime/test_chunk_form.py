@@ -23,6 +23,13 @@ def test_default_size_and_odd_sizes():
     check("chunk(16)", "gla", 2, 37, tolerance=1e-10, K=20, V=12, N=3)
 
 
+@pytest.mark.parametrize("name, K, V, N", [("rwkv7", 60, 100, 1), ("gated_deltanet", 3, 4, 4), ("deltanet", 100, 60, 2),
+                                           ("gla", 33, 7, 3)])
+def test_products_of_odd_sizes(name, K, V, N):
+    check("chunk(8)", name, 2, 19, tolerance=1e-10, K=K, V=V, N=N)
+    as_good_as_sequential("chunk(8)", name, 2, 19, K=K, V=V, N=N)
+
+
 @pytest.mark.parametrize("T", [0, 3, 64, 65])
 def test_lengths(T):
     check("chunk(16)", "deltanet", 2, T, tolerance=1e-10)
