@@ -49,6 +49,8 @@ class Chunked:
         self.ins = [at(p.type) for p in cell.inputs]
         self.results = [nodes[o.value].type for o in cell.outputs]
         self.outs = [at(t) for t in self.results]
+        self.kept = len(chunks.tape_meta(1, 1))
+        self.nothing: dict[int, tuple[list[Tensor], ...]] = {}      # of the last number of sequences
         for name in ("step", "stepper"):
             if hasattr(rest, name):
                 setattr(self, name, getattr(rest, name))
@@ -72,9 +74,13 @@ class Chunked:
                                                 into=self._tail(outputs, n))
         if not keep:
             return list(outputs), finals, []
-        head, tail = (tape or self._none(part.tape_meta(B, 0))
-                      for tape, part in ((head, self.chunks), (tail, self.rest)))
-        return list(outputs), finals, [*head, *tail, *(between if n and left else self._none(self._states(B)))]
+        if n and left:
+            return list(outputs), finals, [*head, *tail, *between]
+        if (nothing := self.nothing.get(B)) is None:
+            nothing = self._nothing(B)
+            self.nothing = {B: nothing}
+        no_head, no_tail, no_between = nothing
+        return list(outputs), finals, [*(head if n else no_head), *(tail if left else no_tail), *no_between]
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
@@ -89,7 +95,7 @@ class Chunked:
         grads = [None if p.type.kind != "real" or not of_inputs else self._empty(p.type, B, T) if to is None else to
                  for p, to in zip(self.cell.inputs, given)]
         ds, sums = d_finals, []
-        at, end = len(self.chunks.tape_meta(B, n)), len(tape) - len(states)
+        at, end = self.kept, len(tape) - len(states)
         if left:
             _, dp, ds = self.rest.backward(self._tail(inputs, n), params, tape[end:] if n else states, tape[at:end],
                                            self._tail(d_outputs, n), ds, **options, into=self._tail(grads, n))
@@ -133,10 +139,10 @@ class Chunked:
         """Shape and dtype of each state."""
         return [((B, *s.type.sizes), self.dtypes[s.type.kind]) for s in self.cell.states]
 
-    @staticmethod
-    def _none(meta: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> list[Tensor]:
-        """What nobody reads, in place of the tape of a part that does not run."""
-        return [torch.empty(shape, dtype=dtype) for shape, dtype in meta]
+    def _nothing(self, B: int) -> tuple[list[Tensor], ...]:
+        """What nobody reads, in place of the tapes of parts that do not run and of the states between them."""
+        metas = self.chunks.tape_meta(B, 0), self.rest.tape_meta(B, 0), self._states(B)
+        return tuple([torch.empty(shape, dtype=dtype) for shape, dtype in meta] for meta in metas)
 
     def _ready(self, call: str) -> None:
         """Both parts, so that no other length compiles anything later."""
