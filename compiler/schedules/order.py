@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .kernel import Run
-from .strips import uses
+from .leaves import uses
 
 
 def check_order(run: Run) -> None:
@@ -13,6 +13,6 @@ def check_order(run: Run) -> None:
     for part in (run.before, run.steps, run.after):
         stored = {s.buffer: i for i, p in reversed([*enumerate(part.phases)]) for s in p.stores}
         for i, p in enumerate(part.phases):
-            late = sorted(b for b in uses(p, run, part.reads) - ready if stored.get(b, i) > i)
+            late = sorted(b for b in uses(p, run.nodes, part.reads) - ready if stored.get(b, i) > i)
             if late:                            # no assert statement: python -O must not drop it
                 raise AssertionError(f"{', '.join(late)} is read before it is stored")

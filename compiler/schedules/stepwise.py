@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import prod
 
 from .kernel import Kernel, Part, Run
-from .strips import uses
+from .leaves import uses
 
 LARGE = 2048        # elements that a part stores per step, at least
 
@@ -40,4 +40,4 @@ def _part(part: Part) -> Part:
 
 
 def _buffers(run: Run, part: Part) -> set[str]:
-    return {b for p in part.phases for b in uses(p, run, part.reads) | {s.buffer for s in p.stores}}
+    return {b for p in part.phases for b in uses(p, run.nodes, part.reads) | {s.buffer for s in p.stores}}

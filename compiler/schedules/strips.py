@@ -19,6 +19,7 @@ from ...ir.cell import Node
 from ...ir.ops import spec_parts
 from ...ir.types import Dim
 from .kernel import Buffer, Group, Kernel, Part, Phase, Run, Store
+from .leaves import leaves, uses
 from .views import reduced_dims
 
 LARGE = 6 * 1024       # elements of states and old states that a step touches, from which on strips pay
@@ -94,20 +95,20 @@ def _run(run: Run, late: set[str], trails: set[str], scratch: set[str]) -> Strip
     early, waiting = [], set(late)
     moved: list[Phase] = []
     for p in run.before.phases:
-        if uses(p, run, run.before.reads) & waiting:
+        if uses(p, run.nodes, run.before.reads) & waiting:
             moved.append(p)
             waiting |= {s.buffer for s in p.stores}
         else:
             early.append(p)
     after = (*moved, *totals, *_ends(ends), *(replace(p, domain="tile") for p in rest), *run.after.phases)
-    if any(uses(p, run, reads) & (trails | states) or _old(p, run, reads) for p in after):
+    if any(uses(p, run.nodes, reads) & (trails | states) or _old(p, run, reads) for p in after):
         return None
     clear = (Phase("tile", "map", s.shape, stores=(replace(s, node=None),), lane="par" if s.shape else None)
              for s in raw.values())
     changed = replace(run, before=replace(run.before, phases=(*early, *clear)),
                       steps=replace(run.steps, phases=(sweep,)), after=Part(after, reads))
     done = {s.buffer for p in after for s in p.stores} | {s.buffer for s in raw.values()}
-    return Striped(changed, uses(sweep, run, run.steps.reads), {s.buffer for s in sweep.stores}, done, sums)
+    return Striped(changed, uses(sweep, run.nodes, run.steps.reads), {s.buffer for s in sweep.stores}, done, sums)
 
 
 def _whole(run: Run, sweep: Phase) -> tuple[Run, tuple[Phase, ...]]:
@@ -148,30 +149,6 @@ def _ends(stores: list[Store]) -> list[Phase]:
             for d in dict.fromkeys(s.shape for s in stores)]
 
 
-def uses(p: Phase, run: Run, reads: dict[str, str]) -> set[str]:
-    """Buffers that a phase reads."""
-    return {reads[n] for n in _leaves(p, run, reads) if n in reads}
-
-
 def _old(p: Phase, run: Run, reads: dict[str, str]) -> bool:
     """Whether a phase reads an old state."""
-    return any(run.nodes[n].op == "state" for n in _leaves(p, run, reads))
-
-
-def _leaves(p: Phase, run: Run, reads: dict[str, str]) -> set[str]:
-    """Values that a phase does not compute itself, of those that it is computed from."""
-    own = {n for g in p.groups for n in g.nodes} | p.written(reads)
-    todo = [p.call] if p.call else [*own, *(s.node for s in p.stores if s.node)]
-    seen: set[str] = set()
-    leaves: set[str] = set()
-    while todo:
-        n = todo.pop()
-        if n in seen:
-            continue
-        seen.add(n)
-        here = n in own or n == p.call
-        if not run.nodes[n].args or n in reads and not here:
-            leaves.add(n)
-        else:
-            todo += run.nodes[n].args
-    return leaves
+    return any(run.nodes[n].op == "state" for n in leaves(p, run.nodes, reads))
