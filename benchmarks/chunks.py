@@ -34,9 +34,10 @@ def whole_flops(cell) -> int:
         if n.op == "solve_lower":
             total += n.type.numel * nodes[n.args[0]].type.sizes[-1]
         elif n.op.startswith("decayed"):                # per pair of rows: decays, multiply and add
-            *lead, rows, k = nodes[n.args[1]].type.sizes
-            readers = n.attr("readers", 1)
-            ways = readers * (len(n.args) - readers - 1 - (n.op == "decayed_back")) if n.op != "decayed_sum" else 1
+            *lead, rows, k = nodes[n.args[-1]].type.sizes
+            readers, operands = n.attr("readers", 1), len(n.args) - (n.op == "decayed_back")
+            operands = (operands + 1) // 2 if n.attr("ends", False) else operands
+            ways = readers * (operands - readers - 1) if n.op != "decayed_sum" else 1
             each = 4 * (ways + readers) if n.op == "decayed_back" else 2 * ways + readers
             total += prod(lead) * rows * (rows - 1) // 2 * k * each
     return total

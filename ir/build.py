@@ -142,11 +142,24 @@ class Builder:
         made = grams(self.type(d), len(readers) * len(writers))
         return self.add("decayed", (*readers, d, *writers), made, "decayed", readers=len(readers))
 
-    def decayed_back(self, g: str, readers: tuple[str, ...], d: str, writers: tuple[str, ...]) -> str:
+    def ends(self, readers: tuple[str, ...], d: str, writers: tuple[str, ...]) -> str:
+        """Rows [..., n, k] of readers times the decays before them, of writers times those after them, side by side:
+        [..., readers + writers, n, k]."""
+        made = beside(self.type(d), len(readers) + len(writers))
+        return self.add("ends", (*readers, d, *writers), made, "ends", readers=len(readers))
+
+    def decayed_back(self, g: str, readers: tuple[str, ...], d: str, writers: tuple[str, ...],
+                     factors: tuple[str, ...] = ()) -> str:
         """The derivatives of the sum over pairs of g[i, j] reader[i] D(i, j) writer[j] by all of these rows, side by
-        side: [..., operands, n, k]."""
+        side: [..., operands, n, k]. With factors of what `ends` gives, those of their products' sums, too."""
         args = (*readers, d, *writers)
-        return self.add("decayed_back", (g, *args), beside(self.type(d), len(args)), "back", readers=len(readers))
+        return self.add("decayed_back", (g, *factors, *args), beside(self.type(d), len(args)), "back",
+                        readers=len(readers), ends=bool(factors))
+
+    def ends_back(self, factors: tuple[str, ...], readers: tuple[str, ...], d: str, writers: tuple[str, ...]) -> str:
+        """The derivatives of the sum of factors times what `ends` gives: [..., operands, n, k]."""
+        args = (*readers, d, *writers)
+        return self.add("ends_back", (*factors, *args), beside(self.type(d), len(args)), "back", readers=len(readers))
 
     def decayed_sum(self, g: str, d: str, x: str, transposed: bool = False) -> str:
         """Sums of rows [..., n, k] of x with factors g [..., n, n] and the decays between them."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .meaning import contract, multiply
+from .meaning import contract, cumprod, cumprod_back, multiply
 
 
 def _between(d: Tensor, x: Tensor) -> Tensor:
@@ -43,9 +43,31 @@ def decayed_sum(g: Tensor, d: Tensor, x: Tensor, transposed: bool) -> Tensor:
     return y.flip(-2) if transposed else y
 
 
-def decayed_back(g: Tensor, rows: Sequence[Tensor], readers: int) -> Tensor:
+def ends(rows: Sequence[Tensor], readers: int) -> Tensor:
+    """Readers times the decays before each row, the others times those after it, of `rows` (readers, d, others)."""
+    d = rows[readers]
+    before, after = cumprod(d, d.dim() - 2, False), cumprod(d, d.dim() - 2, True)
+    return torch.stack([*(multiply(a, before) for a in rows[:readers]),
+                        *(multiply(x, after) for x in rows[readers + 1:])], -3)
+
+
+def ends_back(operands: Sequence[Tensor], readers: int) -> Tensor:
+    """The derivatives of the sum of factors times `ends` by every one of its rows, side by side; the factors first."""
+    factors, rows = operands[:len(operands) // 2], operands[len(operands) // 2:]
+    d = rows[readers]
+    axis, out = d.dim() - 2, [torch.zeros_like(d)] * len(rows)
+    for i, c in enumerate(factors):
+        late = i >= readers
+        out[i + late] = multiply(c, cumprod(d, axis, late))
+        out[readers] = out[readers] + cumprod_back(d, multiply(c, rows[i + late]), axis, late)
+    return torch.stack(out, -3)
+
+
+def decayed_back(g: Tensor, rows: Sequence[Tensor], readers: int, with_ends: bool) -> Tensor:
     """The derivatives of the sum over pairs of sum G[i, j] a[i] D(i, j) x[j] by every one of `rows`, side by side
-    [..., rows, n, k]; g as `decayed` gives it."""
+    [..., rows, n, k]; g as `decayed` gives it. `with_ends`: behind factors of these, as in `ends_back`."""
+    if with_ends:
+        return ends_back(rows, readers) + decayed_back(g, rows[len(rows) // 2:], readers, False)
     many, d = g.unsqueeze(-3) if len(rows) == 3 else g, rows[readers]
     out = [torch.zeros_like(d)] * len(rows)
     for p in range(many.shape[-3]):

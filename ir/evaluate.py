@@ -121,7 +121,11 @@ def _structure(n: Node, xs: list[Tensor], ranks: list[int]) -> Tensor:
         case "decayed_sum":
             return decayed.decayed_sum(*xs, n.attr("transposed"))
         case "decayed_back":
-            return decayed.decayed_back(x, xs[1:], n.attr("readers"))
+            return decayed.decayed_back(x, xs[1:], n.attr("readers"), n.attr("ends"))
+        case "ends":
+            return decayed.ends(xs, n.attr("readers"))
+        case "ends_back":
+            return decayed.ends_back(xs, n.attr("readers"))
     raise EvaluationError(f"{n.name}: the interpreter does not know the operation {n.op}")
 
 

@@ -7,6 +7,8 @@ checked against the operands instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .cell import Node
 from .ops import NUM, OPS, ORD
 from .types import Dim, Type
@@ -61,7 +63,7 @@ def infer(n: Node, operands: list[Type]) -> Type:
             return _structure(n, operands)
         case "reduce":
             return _reduce(n, *operands) if n.op == "reduce" else _contract(n, *operands)
-    return _decayed(n, *operands) if n.op.startswith("decayed") else _linalg(n, *operands)
+    return _decayed(n, *operands) if n.op.startswith(("decayed", "ends")) else _linalg(n, *operands)
 
 
 def _pointwise(n: Node, operands: list[Type]) -> Type:
@@ -225,18 +227,32 @@ def beside(d: Type, operands: int) -> Type:
 def _decayed(n: Node, *operands: Type) -> Type:
     if n.op == "decayed_sum":
         _need(type(n.attr("transposed")) is bool, "attrs", f"transposed={n.attr('transposed')!r} is not a bool")
-        (*gram, d, x), pairs = operands, 1
-        rows = (d, x)
-    else:
-        (*gram,), rows = operands[:n.op == "decayed_back"], operands[n.op == "decayed_back":]
-        readers = n.attr("readers")
-        _need(type(readers) is int and readers > 0, "attrs", f"readers={readers!r} is not a positive number")
-        _need(len(rows) > readers + 1, "arity", f"{n.op} of {readers} readers needs decays and a writer")
-        d, pairs = rows[readers], readers * (len(rows) - 1 - readers)
+        *gram, d, x = operands
+        return _rows(n, d, [x], gram, 1)
+    readers = n.attr("readers")
+    alone = n.op.startswith("ends")                     # without Gram matrices
+    _need(type(readers) is int and readers >= (not alone), "attrs", f"readers={readers!r} is not how many there are")
+    gram, rest = operands[:n.op == "decayed_back"], operands[n.op == "decayed_back":]
+    factors = 0
+    if n.op == "decayed_back":
+        _need(type(n.attr("ends")) is bool, "attrs", f"ends={n.attr('ends')!r} is not a bool")
+    if n.op == "ends_back" or n.attr("ends"):
+        factors = len(rest) // 2
+    rows = rest[factors:]
+    writers = len(rows) - 1 - readers
+    enough = writers >= 0 and len(rows) > 1 if alone else writers > 0
+    _need(enough and factors in (0, len(rows) - 1), "arity",
+          f"{n.op} of {readers} readers does not take {len(operands)} operands")
+    d = rows[readers]
+    _rows(n, d, rest, gram, readers * writers)
+    return {"decayed": grams(d, readers * writers), "ends": beside(d, len(rows) - 1)}.get(n.op, beside(d, len(rows)))
+
+
+def _rows(n: Node, d: Type, rows: Sequence[Type], gram: Sequence[Type], pairs: int) -> Type:
+    """The type of the decays d, which all rows have, and which those of Gram matrices follow from."""
     _need(d.rank >= 2, "shape", f"{n.op} needs rows, not {d}")
     for t in rows:
         _need(t.shape == d.shape, "shape", f"{n.op} of {t} with decays {d}")
-    made = grams(d, pairs)
     for t in gram:
-        _need(t.shape == made.shape, "shape", f"{n.op} with factors {t} for {d}")
-    return {"decayed": made, "decayed_sum": d, "decayed_back": beside(d, len(rows))}[n.op]
+        _need(t.shape == grams(d, pairs).shape, "shape", f"{n.op} with factors {t} for {d}")
+    return d

@@ -119,9 +119,15 @@ OPS: dict[str, Op] = _table(
     Op("decayed_sum", "linalg", 3, ("real",), "same", ("transposed",),
        "decayed_sum(G, d, x): sum over j of G[i, j] D(i, j) x[j]; transposed: sum over i of G[i, j] D(i, j) x[i]; "
        "of G[..., n, n] only what is below the diagonal is read"),
-    Op("decayed_back", "linalg", -1, ("real",), "same", ("readers",),
+    Op("ends", "linalg", -1, ("real",), "same", ("readers",),
+       "ends(a, ..., d, x, ...): each a[i] times the d[m] before it, each x[j] times those after it, side by side "
+       "[..., operands without d, n, k]"),
+    Op("decayed_back", "linalg", -1, ("real",), "same", ("readers", "ends"),
        "decayed_back(G, a, ..., d, x, ...), G of all pairs: the derivatives of the sum over pairs of sum G[i, j] a[i] "
-       "D(i, j) x[j] by every a, d and every x, side by side [..., operands, n, k]; has none itself"),
+       "D(i, j) x[j] by every a, d and every x, side by side [..., operands, n, k]; if `ends`, after G a factor for "
+       "every a and x: those of the sums of factors times `ends`, too; has none itself"),
+    Op("ends_back", "linalg", -1, ("real",), "same", ("readers",), "ends_back(factors ..., a, ..., d, x, ...): as "
+       "decayed_back, without G"),
 )
 
 

@@ -32,7 +32,7 @@ LEAF = 8            # rows between which `decayed_back` goes pair by pair: its r
 def function(module: ir.Module, node: Node, real: ir.Type, n: int, k: int, width: int) -> ir.Function:
     """The module's function of pointers to the node's operands and to its result, of n rows of k columns."""
     transposed, readers = node.attr("transposed", False), node.attr("readers", 1)
-    name = f"{node.op}{'.transposed' * transposed}.{readers}.{len(node.args)}.{real}.{n}.{k}"
+    name = f"{node.op}{'.transposed' * transposed}.{readers}.{len(node.args)}.{node.attr('ends', '')}.{real}.{n}.{k}"
     if name in module.globals:
         return module.globals[name]
     fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [real.as_pointer()] * (len(node.args) + 1)), name)
@@ -43,9 +43,14 @@ def function(module: ir.Module, node: Node, real: ir.Type, n: int, k: int, width
         rows.gram(operands[:readers], operands[readers], operands[readers + 1:], y)
     elif n and node.op == "decayed_sum":
         rows.sum(*operands, y, transposed)
+    elif n and node.op == "ends":
+        rows.ends(operands[:readers], operands[readers], operands[readers + 1:], y)
     elif n:
-        g, *operands = operands
-        rows.back(g, operands[:readers], operands[readers], operands[readers + 1:], y)
+        g, operands = (None, operands) if node.op == "ends_back" else (operands[0], operands[1:])
+        few = len(operands) // 2 if node.op == "ends_back" or node.attr("ends") else 0
+        factors, operands = operands[:few], operands[few:]
+        parts = factors, operands[:readers], operands[readers], operands[readers + 1:], y
+        rows.ends_back(*parts) if g is None else rows.back(g, *parts)
     rows.nest.b.ret_void()
     return fn
 
@@ -200,16 +205,80 @@ class _Rows:
 
         self.columns(block)
 
-    def back(self, g, readers, d, writers, y) -> None:
+    def ends(self, readers, d, writers, y) -> None:
+        size = self.n * self.k
+
+        def block(column, parts):
+            def row(some, first):
+                def one(i, ps):
+                    for r, base in enumerate(some, first):
+                        xs = self.row(base, i, column, parts)
+                        self.put(self.nest.b.gep(y, [i64(r * size)]), i, column, parts, self.products(xs, ps))
+                    return self.products(ps, self.row(d, i, column, parts))
+                return one
+
+            for some, first, down in ((readers, 0, False), (writers, len(readers), True)):
+                if some:
+                    self.each("i", i64(0), i64(self.n), self.ones(parts), row(some, first), down=down)
+
+        self.columns(block)
+
+    def ends_back(self, factors, readers, d, writers, y) -> None:
+        """Either way the sums u behind (before) every row, where a result will be, then the products up to it."""
+        size, n = self.n * self.k, i64(self.n)
+        by = [self.nest.b.gep(y, [i64(i * size)]) for i in range(len(readers) + 1 + len(writers))]
+        late, early = list(zip(factors, readers, by)), list(zip(factors[len(readers):], writers, by[len(readers) + 1:]))
+        by_d = by[len(readers)]
+
+        def block(column, parts):
+            def sums(some, to):
+                def one(i, us):
+                    self.put(to, i, column, parts, us)
+                    b, new = self.nest.b, self.products(us, self.row(d, i, column, parts))
+                    for c, x, _ in some:
+                        pairs = zip(self.row(c, i, column, parts), self.row(x, i, column, parts), new)
+                        new = [fma(b, p, q, r) for p, q, r in pairs]
+                    return new
+                return one
+
+            def products(some, sofar, to):
+                def one(i, ps):
+                    b = self.nest.b
+                    us, was = self.row(to, i, column, parts), sofar and self.row(by_d, i, column, parts)
+                    new = [b.select(b.fcmp_ordered("==", u, zero), zero, b.fmul(p, u))
+                           for p, u, zero in zip(ps, us, self.zeros(parts))]
+                    self.put(by_d, i, column, parts, [b.fadd(p, q) for p, q in zip(new, was)] if sofar else new)
+                    for c, _, at in some:
+                        self.put(at, i, column, parts, self.products(ps, self.row(c, i, column, parts)))
+                    return self.products(ps, self.row(d, i, column, parts))
+                return one
+
+            for some, down in ((late, False), (early, True)):
+                if some:
+                    to = by_d if some is late else some[0][2]
+                    self.each("i", i64(0), n, self.zeros(parts), sums(some, to), down=not down)
+                    self.each("i", i64(0), n, self.ones(parts), products(some, some is early and late, to), down=down)
+
+        self.columns(block)
+
+    def ones(self, parts: Parts) -> list[ir.Value]:
+        return [splat(self.nest.b, ir.Constant(self.real, 1), lanes) for _, lanes in parts]
+
+    def products(self, xs: list[ir.Value], ys: list[ir.Value]) -> list[ir.Value]:
+        return [self.nest.b.fmul(x, y) for x, y in zip(xs, ys)]
+
+    def back(self, g, factors, readers, d, writers, y) -> None:
         size = self.n * self.k
         bases = [(("a", r), a) for r, a in enumerate(readers)] + [(("d", 0), d)]
         bases += [(("x", w), x) for w, x in enumerate(writers)]
+        ends = list(zip((name for name, _ in bases if name[0] != "d"), factors))
 
         def block(column, parts):
             for offset, lanes in parts:
                 b = self.nest.b
                 at = b.add(column, i64(offset))
                 rows = {name: b.gep(base, [at]) for name, base in bases}
+                rows |= {(f"end {kind}", r): b.gep(base, [at]) for (kind, r), base in ends}
                 rows |= {(f"by {kind}", r): b.gep(y, [b.add(at, i64(place * size))])
                          for place, ((kind, r), _) in enumerate(bases)}
                 _Back(b, self.real, self.n, self.k, lanes, g, rows, len(readers), len(writers)).emit()
@@ -230,6 +299,8 @@ class _Back:
         self.sofar: set[tuple[Name, int]] = set()       # results that have been stored
 
     def emit(self) -> None:
+        if ("end x", 0) in self.rows:
+            self.behind()
         self.stretch(0, self.n)
         zero = splat(self.b, ir.Constant(self.real, 0), self.lanes)
         for name in self.rows:
@@ -245,7 +316,9 @@ class _Back:
         return self.get(("d", 0), i)
 
     def known(self, name: Name, i: int) -> ir.Value | None:
-        """A result as far as it has been computed; None is 0."""
+        """A result as far as it has been computed; None is 0. A row's factor is a sum over what is before all rows."""
+        if name[0] == "by a" and (name, i) not in self.sofar and ("end a", name[1]) in self.rows:
+            return self.get(("end a", name[1]), i)
         return self.get(name, i) if (name, i) in self.sofar else None
 
     def put(self, name: Name, i: int, value: ir.Value | None) -> None:
@@ -263,6 +336,24 @@ class _Back:
 
     def plus(self, p: ir.Value, q: ir.Value, sofar: ir.Value | None) -> ir.Value:
         return self.b.fmul(p, q) if sofar is None else fma(self.b, p, q, sofar)
+
+    def behind(self) -> None:
+        """What all rows are to what comes behind the last one: that has a factor for each writer's rows."""
+        p: ir.Value | None = None
+        after: dict[int, ir.Value | None] = {}
+        for m in reversed(range(self.n)):
+            after[m] = p
+            for w in self.writers:
+                self.put(("by x", w), m, self.times(p, self.get(("end x", w), m)))
+            p = self.times(p, self.decay(m))
+        up: ir.Value | None = None
+        for m in range(self.n):
+            if up is not None:
+                self.put(("by d", 0), m, self.times(after[m], up))
+            new = None
+            for w in self.writers:
+                new = self.plus(self.get(("x", w), m), self.get(("end x", w), m), new)
+            up = new if up is None else fma(self.b, self.decay(m), up, new)
 
     # -- stretches of rows ----------------------------------------------------
     def stretch(self, low: int, high: int) -> None:

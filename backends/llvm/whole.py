@@ -47,7 +47,7 @@ def whole(node: Node, nodes: dict[str, Node], module: ir.Module, real: ir.Type, 
         fn = _cumprod(module, node.op, node.attr("reverse"), real, n, m, width)
         return Whole(prod(node.type.sizes[:axis]), (n * m,) * (len(node.args) + 1), lambda b, at: b.call(fn, at))
     if node.op in DECAYED:
-        *lead, n, k = nodes[node.args[1]].type.sizes
+        *lead, n, k = nodes[node.args[-1]].type.sizes
         fn = decayed.function(module, node, real, n, k, width)
         sizes = tuple(prod(nodes[a].type.sizes[len(lead):]) for a in (*node.args, node.name))
         return Whole(prod(lead), sizes, lambda b, at: b.call(fn, at))

@@ -20,6 +20,7 @@ from .cotangents import Joint
 from .cse import Cse
 from .dce import Dce, live
 from .doubled import Doubled
+from .joined import joined
 from .linear import COTANGENT, LinearRewriter, outer_products, reads_cotangent
 from .linear import RULES as LINEAR_RULES
 from .rewrite import rebuild, rename_roots
@@ -92,7 +93,7 @@ def _simplify(joint: Cell) -> Cell:
         if new.body == joint.body:
             break
         joint = new
-    return Doubled()(outer_products(new))
+    return joined(Doubled()(outer_products(new)))
 
 
 # -- 2. and 3. two cells ------------------------------------------------------------

@@ -14,7 +14,7 @@ from ...ir.cell import Cell, Node
 from ...ir.types import STEPS, Dim, Type
 from .tropical import Expand
 
-DECAYED = ("decayed", "decayed_sum", "decayed_back")
+DECAYED = ("decayed", "decayed_sum", "decayed_back", "ends", "ends_back")
 WHOLE = ("solve", "solve_lower", "logdet", "running", "cumsum", "cumprod", "cumprod_back", *DECAYED)
 
 

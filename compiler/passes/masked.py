@@ -29,7 +29,7 @@ from .dce import live
 
 RESET, VALID = "reset@", "valid@"       # no program can name an input so
 _PRODUCTS = frozenset("contract solve solve_lower logdet running cumprod cumprod_back decayed decayed_sum "
-                      "decayed_back".split())
+                      "decayed_back ends ends_back".split())
 _INVERTED = frozenset("solve logdet".split())
 
 

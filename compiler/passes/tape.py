@@ -80,7 +80,7 @@ def choose(nodes: Iterable[Node], needed: Iterable[str], known: set[str], stored
         if n.op not in ("input", "state", "random") and all(a in static for a in n.args):
             static.add(n.name)
         redo = 0 if n.name in static else work(n, types)
-        cost = _save(n, n.name in stored) + (0 if n.name in known else redo)
+        cost = _save(n, n.name in stored) + (n.op in _VIEWS) + (0 if n.name in known else redo)
         if policy == "none" and n.op != "state":
             cost, redo = INF, 1
         elif policy == "all" and n.op not in _VIEWS | {"input", "random"} and n.name not in static:

@@ -124,6 +124,37 @@ def test_decayed_of_several(n, k, readers, writers, dtype, tolerance):
     check(cell_of(make, *[(L, N, K)] * (1 + readers + writers)), some, dtype, tolerance)
 
 
+@pytest.mark.parametrize("n, k", [(1, 3), (2, 16), (5, 1), (16, 64), (9, 21), (8, 60), (33, 70)])
+@pytest.mark.parametrize("readers, writers", [(1, 1), (2, 2), (1, 0), (0, 2)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 1e-4)])
+def test_ends(n, k, readers, writers, dtype, tolerance):
+    L, N, K = dim("L", 2), dim("N", n), dim("K", k)
+    some = lambda x: torch.where(x.abs() > 0.5, x, 0.0)
+    make = lambda b, d, *rows: b.ends(rows[:readers], d, rows[readers:])
+    check(cell_of(make, *[(L, N, K)] * (1 + readers + writers)), some, dtype, tolerance)
+
+
+@pytest.mark.parametrize("n, k", [(1, 3), (2, 16), (5, 1), (16, 64), (9, 21), (8, 60), (18, 5)])
+@pytest.mark.parametrize("readers, writers", [(1, 1), (2, 2), (1, 3), (3, 1)])
+def test_derivatives_with_ends(n, k, readers, writers):
+    L, N, K, operands = dim("L", 2), dim("N", n), dim("K", k), readers + writers
+    P = () if readers * writers == 1 else (dim(str(readers * writers), readers * writers),)
+    some = lambda x: torch.where(x.abs() > 0.5, x, 0.0)
+
+    def make(b, g, d, *rows):
+        at = operands + readers
+        return b.decayed_back(g, rows[operands:at], d, rows[at:], rows[:operands])
+
+    cell = cell_of(make, (L, *P, N, N), *[(L, N, K)] * (1 + 2 * operands))
+    xs = [some(torch.randn((B, T, *p.type.sizes), dtype=torch.float64)) for p in cell.inputs]
+    want = interp.run(cell, {p.name: x for p, x in zip(cell.inputs, xs)}, {})
+    for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 1e-3)):
+        e = executable.build(executable.prepare(cell), dtype)
+        h = torch.zeros((B, *cell.states[0].type.sizes), dtype=dtype)
+        outputs, _, _ = e.forward([x.to(dtype) for x in xs], [], [h], seed=0, training=False, keep=False)
+        torch.testing.assert_close(outputs[0].double(), want.outputs["y"], rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 2e-5)])
 def test_decays_of_every_size(dtype, tolerance):
     """0, exp(-50), exp(-5), about 1, larger than 1 and negative, one beside the other."""

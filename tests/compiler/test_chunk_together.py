@@ -4,12 +4,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "zoo"))
 
 from ostinato.compiler.passes.chunk import chunk
+from ostinato.compiler.passes.chunk.ends import ended
 from ostinato.compiler.passes.chunk.together import PAIRS, READERS, together
+from ostinato.compiler.passes.joined import joined
 from ostinato.compiler.pipeline import lower
+from ostinato.ir import interp
 from ostinato.ir.build import Builder
 from ostinato.ir.cell import Cell, Input, Output
 from ostinato.ir.types import Dim, Type
@@ -34,7 +38,7 @@ def test_zoo(name, C, want):
 
 
 def cell_of(make) -> Cell:
-    """y = the sum of Gram matrices that `make` gives of four rows and decays."""
+    """y = the sum of the Gram matrices or rows that `make` gives of four rows and decays."""
     b = Builder()
     made = make(b, *(b.read("input", x, ROWS) for x in "adxyz"))
     total = made[0]
@@ -73,3 +77,45 @@ def test_no_more_than_registers_hold():
     verify(cell)
     assert sum(r * w for r, w in pairs(cell)) == 36
     assert all(r <= READERS and r * w <= PAIRS for r, w in pairs(cell))
+
+
+@pytest.mark.parametrize("name, C, want", [("gla", 4, [(1, 1)]), ("rwkv7", 8, [(2, 2)]), ("kda", 8, [(2, 1)]),
+                                           ("simple_gla", 8, [])])
+def test_ends_of_the_zoo(name, C, want):
+    """Whatever is decayed up to a chunk's ends is made by one operation, and its derivative with the Gram matrices'."""
+    made = lower(chunk(lower(elaborate(path(name), None, sizes(name)).cell).split, C))
+    ends = [n for n in made.cell.body if n.op == "ends"]
+    assert [(r := n.attr("readers"), len(n.args) - 1 - r) for n in ends] == want
+    back = made.adjoint.backward.body
+    assert [n.attr("ends") for n in back if n.op == "decayed_back"] == [True] * len(want)
+    assert not any(n.op in ("ends_back", "cumprod_back") for n in back) or not want
+
+
+def test_ends_of_rows_made_of_others_stay_products():
+    def make(b, a, d, x, y, z):
+        before, after = b.cumprod(d, 1), b.cumprod(d, 1, reverse=True)
+        first = b.op("mul", a, before)
+        return [first, b.op("mul", b.op("add", first, x), after), b.op("mul", y, z)]
+
+    cell = cell_of(make)
+    assert ended(cell).body == cell.body
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_derivatives_join_where_they_are_added(apart):
+    """Not where one of the parts is used elsewhere, too."""
+    def make(b, a, d, x, y, z):
+        g = b.contract(y, z, "hik,hjk->hij")
+        back, more = b.decayed_back(g, (a,), d, (x,)), b.ends_back((y, z), (a,), d, (x,))
+        one, other = ([b.index(n, 1, i) for i in range(3)] for n in (back, more))
+        sums = [b.op("add", p, b.op("add", z, q)) for p, q in zip(one, other)]
+        return [*sums, *([b.op("mul", other[1], y)] if apart else [])]
+
+    cell = cell_of(make)
+    new = joined(cell)
+    verify(new)
+    assert [n.attr("ends") for n in new.body if n.op == "decayed_back"] == [not apart]
+    assert any(n.op == "ends_back" for n in new.body) == apart
+    xs = {x: torch.randn(1, 2, *ROWS.sizes, dtype=torch.float64) for x in "adxyz"}
+    want, got = (interp.run(c, xs, {}).outputs["y"] for c in (cell, new))
+    torch.testing.assert_close(got, want)

@@ -143,6 +143,13 @@ def decayed(readers, writers):
     return make
 
 
+def ends(readers, writers):
+    def make(m):
+        rows = [m.input(name, K, I, H) for name in "xdzuvw"[:readers + 1 + writers]]
+        return m.b.ends(tuple(rows[:readers]), rows[readers], tuple(rows[readers + 1:]))
+    return make
+
+
 def decayed_sum(transposed):
     return lambda m: m.b.decayed_sum(m.input("g", K, I, I), m.input("d", K, I, H), m.input("z", K, I, H), transposed)
 
@@ -185,7 +192,8 @@ CASES = {
        for r in (False, True)},
     **{f"solve_lower {t} {len(r)}": solve_lower(t, *r) for t in (False, True) for r in ((), (V,))},
     **{f"cumprod {axis} {r}": cumprod(axis, r) for axis in (0, 1) for r in (False, True)},
-    **{f"decayed {r} {w}": decayed(r, w) for r, w in ((1, 1), (2, 1), (1, 2), (2, 3))}, **{f"decayed_sum {t}": decayed_sum(t) for t in (False, True)},
+    **{f"decayed {r} {w}": decayed(r, w) for r, w in ((1, 1), (2, 1), (1, 2), (2, 3))},
+    **{f"ends {r} {w}": ends(r, w) for r, w in ((1, 1), (2, 0), (0, 1), (2, 2))}, **{f"decayed_sum {t}": decayed_sum(t) for t in (False, True)},
     **{op: leafy(op) for op in ("iota", "training", "random", "literal")},
 }
 

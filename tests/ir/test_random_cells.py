@@ -19,6 +19,7 @@ def test_variety():
     cells = [rebuild(f"cell_{s}_{1 + s % 3}", **ALL) for s in SEEDS]
     seldom = {"floor", "ceil", "round", "sign", "atan2", "sqrt"}
     made_by_passes = {"running", "solve_lower", "gather", "scatter", "decayed", "decayed_sum", "decayed_back",
+                      "ends", "ends_back",
                       "cumprod", "cumprod_back"}     # test_gather has the last two
     real = {o.name for o in OPS.values() if o.group != "complex"}
     assert real - {n.op for c in cells for n in c.body} <= seldom | made_by_passes | {"tan", "draw"}

@@ -21,6 +21,7 @@ from ..realify import named
 from ..rewrite import Rewriter
 from . import vector
 from .coupled import Coupled, Group
+from .ends import ended
 from .forms import NotLinear, Scale
 from .lift import Lift, Unchunkable, first_axes
 from .linear import Error, Linear, dependence, error, linear
@@ -303,7 +304,7 @@ class _Chunker:
         made = Dce()(replace(cell, name=f"{cell.name}.chunk{self.dim.size}", dims=(*cell.dims, self.dim), init=(),
                              inputs=inputs, states=tuple(states), outputs=outputs,
                              sums=tuple(self._sum(o, values[o]) for o in cell.sums), body=tuple(b.nodes)))
-        return together(made)
+        return ended(together(made))
 
     def _sum(self, o: Output, name: str) -> Output:
         x = self.varying(name)

@@ -31,6 +31,6 @@ RULES: dict[str, DerivativeRule] = {
 
 # slice and index: `adjoint` gathers the pieces (concat, stack) instead of adding padded ones
 GATHERED = frozenset({"slice", "index"})
-LAST = frozenset({"decayed_back", "cumprod_back"})     # in adjoints only, and of an adjoint none is taken
+LAST = frozenset({"decayed_back", "ends_back", "cumprod_back"})     # in adjoints only, and of an adjoint none is taken
 REAL = {o.name for o in OPS.values() if o.group != "complex"}      # `realify` has come before
 assert set(RULES) | GATHERED | LAST | {"input", "param", "state", "draw"} == REAL, REAL - set(RULES)

@@ -61,6 +61,14 @@ def _decayed_sum(d: D, n: Node, ct: str) -> Cotangents:
     return d.b.decayed((late,), decay, (early,)), by_decay, by_late if across else by_early
 
 
+def _ends(d: D, n: Node, ct: str) -> Cotangents:
+    """y = a p or x t: each with its own factor, which the decays share"""
+    readers, axis = n.attr("readers"), n.type.rank - 3
+    factors = tuple(d.b.index(ct, axis, i) for i in range(len(n.args) - 1))
+    back = d.b.ends_back(factors, n.args[:readers], n.args[readers], n.args[readers + 1:])
+    return tuple(d.b.index(back, axis, i) for i in range(len(n.args)))
+
+
 def _back(d: D, g: str, readers: tuple[str, ...], decay: str, writers: tuple[str, ...]) -> tuple[str, ...]:
     """The derivatives of the sum over pairs of g_ij a_i D(i, j) x_j by the readers, the decays and the writers."""
     back, axis = d.b.decayed_back(g, readers, decay, writers), d.b.type(decay).rank - 2
@@ -68,4 +76,5 @@ def _back(d: D, g: str, readers: tuple[str, ...], decay: str, writers: tuple[str
 
 
 RULES: dict[str, DerivativeRule] = {"solve": _solve, "solve_lower": _solve_lower, "logdet": _logdet,
-                                    "decayed": _decayed, "decayed_sum": _decayed_sum}
+                                    "decayed": _decayed, "ends": _ends,
+                                    "decayed_sum": _decayed_sum}
