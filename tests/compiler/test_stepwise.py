@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from agreement import check, executable
 from ostinato.compiler.schedules.kernel import Kernel
+from ostinato.compiler.schedules.leaves import uses
 from ostinato.compiler.schedules.printer import print_kernel
-from ostinato.compiler.schedules.strips import uses
 
 
 def kernels(name: str, schedule: str, **sizes: int) -> list[Kernel]:
@@ -33,7 +33,7 @@ def test_what_several_parts_use_is_kept_for_the_tile():
         for run in kernel.runs:
             for part in run.parts:
                 for p in part.phases:
-                    for b in uses(p, run, part.reads) | {s.buffer for s in p.stores}:
+                    for b in uses(p, run.nodes, part.reads) | {s.buffer for s in p.stores}:
                         users.setdefault(b, []).append(part)
         alone = {b for b, at in users.items() if all(p is at[0] for p in at) and at[0].stepwise and b in space}
         assert alone and all(space[b] == "step" for b in alone)
