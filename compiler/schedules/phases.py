@@ -182,7 +182,7 @@ class Planner:
         """Phases over the same matrices joined. Of `passed`, the values stored only for other phases, those are not
         stored any more that only the sweep itself reads."""
         joiner = Joiner(self.nodes, {n: to[0] for n, to in self.targets.items()} | self.reads)
-        out = joiner.join(phases)
+        out = joiner.readers_first(joiner.join(phases))
         for i, p in enumerate(out):
             if p.sweep:
                 others = {n for q in out if q is not p for n in joiner.reads(q)}

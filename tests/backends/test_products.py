@@ -82,3 +82,13 @@ def test_states_start_the_sums_of_their_updates(name):
         (p,) = (p for p in run.steps.phases if any(s.buffer.endswith(to) for s in p.stores))
         ((sums, rest),) = chains(p, run.nodes, run.steps.reads).values()
         assert {*sums} == {*p.groups[0].nodes} and len(rest) == 1 and (p.unroll, p.vectors) == (4, 4)
+
+
+@pytest.mark.parametrize("name", ["rwkv7", "gla", "gated_deltanet"])
+def test_what_reads_an_old_state_comes_before_the_new_one(name):
+    """One buffer is enough for the state, and for its cotangent."""
+    made = lower(load(ZOO / f"{name}.ost").cells[name].elaborate(K=64, V=64, N=2))
+    e = build(lower(chunk(made.split, 8)), torch.float32)
+    for kernel in (e.keep.kernel, e.back.kernel):
+        assert not any(run.doubled for run in kernel.runs)
+        assert not any(b.name.endswith("next.d.S") for b in kernel.scratch)
