@@ -1,31 +1,11 @@
 """Which states need two buffers: those whose old value is read at another
-point, or later, than where the new value is written. What can be read before is."""
+point, or later, than where the new value is written."""
 
 from __future__ import annotations
 
 from ...ir.cell import Cell, Node
 from .kernel import Phase
-from .leaves import uses
 from .views import operand_indices, reduced_dims
-
-
-def reading_first(cell: Cell, phases: tuple[Phase, ...], nodes: dict[str, Node],
-                  reads: dict[str, str]) -> tuple[Phase, ...]:
-    """The phases of a step, with those that read an old state before the one that writes the new one, where they need
-    nothing of what is stored from there on: one buffer for the state takes half as much of the cache."""
-    order = list(phases)
-    for s in cell.states:
-        old, new = {n.name for n in cell.body if n.op == "state" and n.attr("name") == s.name}, f"next.{s.name}"
-        at = next((i for i, p in enumerate(order) if any(st.buffer.endswith(new) for st in p.stores)), len(order))
-        for i in range(at + 1, len(order)):
-            p, between = order[i], order[at:i]
-            mine, theirs = ({st.buffer for q in some for st in q.stores} for some in ([p], between))
-            read = {b for q in between for b in uses(q, nodes, reads)}
-            apart = not theirs & (mine | uses(p, nodes, reads)) and not mine & read
-            if apart and not any("next." in b for b in mine) and read_points(p, nodes, reads, old):
-                order.insert(at, order.pop(i))
-                at += 1
-    return tuple(order)
 
 
 def doubled(cell: Cell, phases: tuple[Phase, ...], nodes: dict[str, Node], reads: dict[str, str]) -> tuple[str, ...]:

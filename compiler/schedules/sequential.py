@@ -11,7 +11,7 @@ from ...ir.cell import Cell, Node
 from ...ir.types import Dim
 from ..analysis.domains import domains, has_weights
 from ..passes.dce import live
-from .hazards import doubled, reading_first
+from .hazards import doubled
 from .kernel import Part, Phase, Run, Scratch
 from .order import check_order
 from .phases import Planner
@@ -133,7 +133,7 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
         sums_of.plan(o.value, sums[o.name])
 
     late = after.plan()
-    during = reading_first(cell, steps.plan() + tuple(sums_of.in_steps), nodes, steps.reads | state_reads)
+    during = steps.plan() + tuple(sums_of.in_steps)
     early = before.plan()
     if twice := own & before.costly:
         del scratch.buffers[mark:]

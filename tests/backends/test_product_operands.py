@@ -60,9 +60,3 @@ def run_op(run: Run, node: str) -> str:
 @pytest.mark.parametrize("name", ["gla", "deltanet", "gated_deltanet", "rwkv7"])
 def test_gradients(name):
     check("chunk(8)", name, 2, 19)
-
-
-@pytest.mark.parametrize("name", ["gla", "rwkv7", "kda"])
-def test_a_cotangent_is_read_before_it_is_updated(name):
-    """Its product with the old state, which the decay's gradient takes: one buffer is enough."""
-    assert not any(run.doubled for run in kernels(name)[-1].runs)

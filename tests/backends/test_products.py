@@ -84,7 +84,7 @@ def test_states_start_the_sums_of_their_updates(name):
         assert {*sums} == {*p.groups[0].nodes} and len(rest) == 1 and (p.unroll, p.vectors) == (4, 4)
 
 
-@pytest.mark.parametrize("name", ["rwkv7", "gla", "gated_deltanet"])
+@pytest.mark.parametrize("name", ["rwkv7", "gla", "gated_deltanet", "kda"])
 def test_what_reads_an_old_state_comes_before_the_new_one(name):
     """One buffer is enough for the state, and for its cotangent."""
     made = lower(load(ZOO / f"{name}.ost").cells[name].elaborate(K=64, V=64, N=2))
