@@ -1,14 +1,15 @@
 """schedule="auto": a model of what a step costs in each form chooses, once per cell; no length compiles anything.
 
 Nanoseconds per step and head of forward + backward in float32, fitted to measurements of simple_gla, gla, deltanet,
-gated_deltanet and rwkv7 at K = V = 32, 64, 128 and 256 on one thread with 512-bit registers (ratios between forms
-travel, the numbers do not). K x V is the state, r the number of its reads that are written back, c whether decays
+gated_deltanet and rwkv7 at K = V = 16 to 256 on one thread with 512-bit registers (ratios between forms travel, the
+numbers do not). K x V is the state, r the number of its reads that are written back, c whether decays
 differ from channel to channel:
 
     sequential   K V (0.30 + 0.05 [it decays] + r (0.10 + 0.12 c)), 1.8 times that beyond 2^15 elements
                  sweeps over the state at every step; the states of a tile leave the second-level cache
-    chunk(16)    200 + 0.20 (K V + 16 (K + V)) + K (5 c + r (12 + 5 [it decays] + 18 c))
-                 loops, products with the state and between steps; what is solved; decays that are multiplied out
+    chunk(8)     120 + K V (0.19 + r (0.06 + 0.05 c)) + K (3.5 + 1.5 c + 6 r c)
+                 loops, products with the state; products between steps, what is solved, decays multiplied out.
+                 Of states beyond 2^15 elements chunk(16), which goes over them half as often
 
 chunk is taken from a gain of 1.1 on, since it takes twice as long to compile. The other forms are never cheaper on a
 CPU where one step fills its registers: scan does the work twice, conv and quadratic hold all states or all pairs of
@@ -29,27 +30,28 @@ LARGE = 1 << 15                # elements of a state
 
 @dataclass(frozen=True)
 class Cost:
-    """Nanoseconds per step and head; `matrix`: there is a matrix state at all."""
+    """Nanoseconds per step and head; `size`: steps of a chunk, 0 where there is no matrix state."""
 
     sequential: float
     chunk: float
-    matrix: bool
+    size: int
 
     @property
     def gain(self) -> float:
-        return self.sequential / self.chunk if self.matrix else 0.0
+        return self.sequential / self.chunk if self.size else 0.0
 
 
 def cost(cell: Cell) -> Cost:
     """What the model says of a cell's matrix states; everything else costs the same in both forms."""
-    from ...compiler.analysis.affine import Affine, LowRank, Scale, classify
+    from ...compiler.analysis.affine import Affine, Dense, LowRank, Scale, classify
     from ...compiler.passes.chunk import SIZE
 
-    sequential = chunk = 0.0
+    sequential, chunk, size = 0.0, 0.0, 0
     for c in classify(cell):
-        matrices = [s for s in c.states if len(_shape(cell, s)) == 2]
-        if not isinstance(c, Affine) or not matrices:
+        if not isinstance(c, Affine):
             continue
+        matrices = [s for s in c.states if len(_shape(cell, s)) == 2
+                    and not (c.offsets[s] and all(isinstance(o, Dense) for o in c.offsets[s]))]
         maps = [m for s in matrices for t in c.terms[s] for m in t.maps]
         lead = 1 if cell.heads is not None else 0
         r = len({m.read for m in maps if isinstance(m, LowRank)})
@@ -57,11 +59,12 @@ def cost(cell: Cell) -> Cost:
         channels = any(isinstance(m, Scale) and any(a >= lead for a in m.axes) for m in maps)
         for s in matrices:
             K, V = _shape(cell, s)
-            large = 1.8 if K * V > LARGE else 1.0
-            sequential += large * K * V * (0.30 + 0.05 * decays + r * (0.10 + 0.12 * channels))
-            chunk += 200 + 0.20 * (K * V + SIZE * (K + V)) + K * (
-                5 * channels + r * (12 + 5 * decays + 18 * channels))
-    return Cost(sequential, chunk, chunk > 0)
+            large = K * V > LARGE
+            size = max(size, 2 * SIZE if large else SIZE)
+            sequential += (1.8 if large else 1.0) * K * V * (0.30 + 0.05 * decays + r * (0.10 + 0.12 * channels))
+            chunk += 120 + K * V * (0.19 + r * (0.06 + 0.05 * channels)) + K * (
+                3.5 + 1.5 * channels + 6 * r * channels)
+    return Cost(sequential, chunk, size)
 
 
 def _shape(cell: Cell, state: str) -> tuple[int, ...]:
@@ -92,20 +95,20 @@ def choose(cell: Cell) -> Choice:
     lead = 2 + (cell.heads is not None)
     if not any(s.type.rank == lead for s in cell.states):
         return Choice("sequential", "there is no matrix state: a step's vectors fill the registers already")
-    from ...compiler.passes.chunk import SIZE, Unchunkable, chunk  # not where there is no matrix
+    from ...compiler.passes.chunk import Unchunkable, chunk  # not where there is no matrix
 
     cell = Run()(CANONICAL, cell)
     c = cost(cell)
-    if not c.matrix:
-        return Choice("sequential", "no matrix state is affine in itself")
-    figures = f"by the model {c.sequential:.0f} ns per step and head, chunk({SIZE}) {c.chunk:.0f} ns"
+    if not c.size:
+        return Choice("sequential", "no matrix state is affine in itself and written by outer products")
+    figures = f"by the model {c.sequential:.0f} ns per step and head, chunk({c.size}) {c.chunk:.0f} ns"
     if c.gain < GAIN:
         return Choice("sequential", f"{figures}: chunks are taken where {GAIN} times as fast")
     try:
-        chunk(cell, SIZE)
+        chunk(cell, c.size)
     except Unchunkable as why:
         return Choice("sequential", f"{figures}, but {why}")
-    return Choice(f"chunk({SIZE})", figures.replace("by the model", "by the model sequential takes"))
+    return Choice(f"chunk({c.size})", figures.replace("by the model", "by the model sequential takes"))
 
 
 REJECTED = {"chunk": "not that much faster by the model",

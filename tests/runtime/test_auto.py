@@ -9,12 +9,17 @@ ZOO = "examples/zoo"
 
 
 @pytest.mark.parametrize("cell, size, schedule", [
-    ("simple_gla", 192, "chunk(16)"), ("simple_gla", 64, "sequential"), ("gla", 4, "sequential"),
-    ("gated_deltanet", 128, "chunk(16)"), ("rwkv7", 128, "sequential"),
+    ("simple_gla", 192, "chunk(16)"), ("simple_gla", 64, "chunk(8)"), ("simple_gla", 32, "sequential"),
+    ("gla", 4, "sequential"), ("gated_deltanet", 128, "chunk(8)"), ("rwkv7", 64, "chunk(8)"), ("rwkv7", 32, "sequential"),
 ])
 def test_a_state_that_is_large_enough_runs_in_chunks(cell, size, schedule):
     layer = ostinato.compile(f"{ZOO}/{cell}.ost", K=size, V=size, N=1)
     assert layer._plan.schedule == schedule
+
+
+def test_a_matrix_of_numbers_that_never_meet_is_a_vector():
+    """What is added at every step is no outer product: chunks would be running sums."""
+    assert ostinato.compile(f"{ZOO}/mega_ema.ost", D=96, K=96)._plan.schedule == "sequential"
 
 
 def test_the_choice_is_explained():

@@ -19,7 +19,7 @@ def compiled(name: str, schedule: str, **options):
 
 
 def test_default_size_and_odd_sizes():
-    assert "chunk(16)" in compiled("gla", "chunk").explain()
+    assert "chunk(8)" in compiled("gla", "chunk").explain()
     check("chunk(16)", "gla", 2, 37, tolerance=1e-10, K=20, V=12, N=3)
 
 
