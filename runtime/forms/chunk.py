@@ -6,6 +6,7 @@ cotangent of the chunks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -49,6 +50,7 @@ class Chunked:
         self.ins = [at(p.type) for p in cell.inputs]
         self.results = [nodes[o.value].type for o in cell.outputs]
         self.outs = [at(t) for t in self.results]
+        self.made: set[str] = set()             # calls that nothing has to be compiled for
         self.kept = len(chunks.tape_meta(1, 1))
         self.nothing: dict[int, tuple[list[Tensor], ...]] = {}      # of the last number of sequences
         for name in ("step", "stepper"):
@@ -146,21 +148,18 @@ class Chunked:
 
     def _ready(self, call: str) -> None:
         """Both parts, so that no other length compiles anything later."""
-        for part in (self.chunks, self.rest):
-            if hasattr(part, "ready"):
-                part.ready(call)
+        if call not in self.made:
+            for part in (self.chunks, self.rest):
+                if hasattr(part, "ready"):
+                    part.ready(call)
+            self.made.add(call)
 
     def _head(self, xs: Sequence[Tensor | None], at: Sequence[int], n: int) -> list[Tensor | None]:
         """[B, T, ...] -> n chunks [B, n, ...] with C at the positions `at`: views, but of what is the negative of its
         memory (torch's views of conjugates)."""
-        def chunks(x: Tensor, p: int) -> Tensor:
-            x = x.resolve_neg()
-            (B, _, *sizes), (batch, time, *strides) = x.shape, x.stride()
-            sizes.insert(p - 2, self.size)
-            strides.insert(p - 2, time)
-            return x.as_strided((B, n, *sizes), (batch, self.size * time, *strides), x.storage_offset())
-
-        return [x if x is None else chunks(x, p) for x, p in zip(xs, at)]
+        xs = [x if x is None or not x.is_neg() else x.resolve_neg() for x in xs]
+        return [x if x is None else x.as_strided(*_chunks(x.shape, x.stride(), p, n, self.size))
+                for x, p in zip(xs, at)]
 
     def _tail(self, xs: Sequence[Tensor | None], n: int) -> list[Tensor | None]:
         """[B, T, ...] -> the steps that are left."""
@@ -168,6 +167,15 @@ class Chunked:
 
     def _empty(self, t: Type, B: int, T: int) -> Tensor:
         return empty(B, T, *t.sizes, dtype=self.dtypes[t.kind])
+
+
+@lru_cache(maxsize=256)
+def _chunks(shape: tuple[int, ...], stride: tuple[int, ...], p: int, n: int, C: int) -> tuple[tuple[int, ...], ...]:
+    """Sizes and strides of n chunks of C steps with C at position p."""
+    (B, _, *sizes), (batch, time, *strides) = shape, stride
+    sizes.insert(p - 2, C)
+    strides.insert(p - 2, time)
+    return (B, n, *sizes), (batch, C * time, *strides)
 
 
 def _sum(x: Tensor | None, y: Tensor | None = None) -> Tensor | None:

@@ -46,6 +46,7 @@ class Hoisted:
         needed = live(nodes, fixed)
         values = evaluate([n for n in nodes if n.name in needed], types=self.types, dtype=torch.float64)
         self.fixed = {name: _cast(values[name], dtype) for name in fixed}
+        self.known = None if cell.params or self.nodes else [self.fixed[name] for name in self.wanted]
 
     def forward(self, inputs, params, states, *, seed, training, keep, into=None):
         """See `backends.base.Executable`."""
@@ -57,6 +58,8 @@ class Hoisted:
         """See `backends.base.Executable`."""
         dx, dp, ds = self.inner.backward(inputs, self._params(params), states, tape, d_outputs, d_finals, seed=seed,
                                          training=training, of_inputs=of_inputs, into=into)
+        if self.known is not None:
+            return dx, [], ds
         found = dict(zip(self.wanted, dp))
         given = {p.name: x for p, x in zip(self.cell.params, params)}
         total = {p.name: found.get(p.name) for p in self.cell.params}
@@ -88,6 +91,8 @@ class Hoisted:
                         dtype=self.dtype)
 
     def _params(self, params: Sequence[Tensor]) -> list[Tensor]:
+        if self.known is not None:              # there are no parameters
+            return self.known
         given = {p.name: x for p, x in zip(self.cell.params, params)}
         values = given | self.fixed
         if self.nodes:
