@@ -25,7 +25,7 @@ from .stepper import Stepper
 DEVICES = ("cpu",)
 FEW_ROWS = 32                  # rows up to which reading weights where they lie costs less than packing them
 FEW = 256                      # sequences up to which a step packs no weights
-CHECK_BYTES = 512 * 1024       # values of one tile that the recomputing backward pass keeps
+CHECK_BYTES = 256 * 1024       # values of one tile that the recomputing backward pass keeps
 Meta = tuple[tuple[int, ...], torch.dtype]              # sizes (without B and T) and dtype
 Gradient = tuple[int, tuple[int, ...], torch.dtype]     # the same of a gradient, after its port's place in the cell
 
