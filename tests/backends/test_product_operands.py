@@ -60,3 +60,18 @@ def run_op(run: Run, node: str) -> str:
 @pytest.mark.parametrize("name", ["gla", "deltanet", "gated_deltanet", "rwkv7"])
 def test_gradients(name):
     check("chunk(8)", name, 2, 19)
+
+
+SCALED = """cell scaled(K, V) {
+  input q: [K], k: [K], v: [V]
+  state S: [K, V] = 0
+  S[t] = 0.9 * S[t-1] + outer(k[t], v[t] - 0.5 * (k[t] @ S[t-1]))
+  output o: [V] = q[t] @ S[t]
+}
+"""
+
+
+@pytest.mark.parametrize("K, V", [(1, 7), (7, 1), (1, 1)])
+def test_literals_are_no_operands_to_compute_ahead(K, V):
+    """With an axis of size 1 the literal is all that a product's operand would evaluate again and again."""
+    check("chunk(2)", SCALED, 2, 7, K=K, V=V)
