@@ -40,8 +40,9 @@ class Source:
 
 def parse(schedule: str) -> tuple[str, int | None]:
     """`"chunk(64)"` -> ("chunk", 64). Raises ValueError for what is not a schedule."""
-    name, _, rest = schedule.partition("(")
-    if name not in MODULES or rest and (name not in ARGUMENTS or not rest.endswith(")") or not rest[:-1].isdecimal()):
+    name, bracket, rest = schedule.partition("(")
+    wrong = name not in ARGUMENTS or not rest.endswith(")") or not rest[:-1].isdecimal()
+    if name not in MODULES or bracket and wrong:
         raise ValueError(schedule)
     if rest and int(rest[:-1]) < 1:
         raise ValueError(schedule)

@@ -72,3 +72,5 @@ def test_refused_with_a_reason():
         compiled("lstm", "chunk(16)")
     with pytest.raises(OstinatoError, match="chunk"):
         compiled("gla", "chunk(0)")
+    with pytest.raises(OstinatoError, match="no schedule"):
+        compiled("gla", "chunk(")
