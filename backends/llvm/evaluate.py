@@ -88,7 +88,8 @@ class Evaluator:
         if name not in self._static:
             node = self.nodes[name]
             leaf = not node.args or (name in self.part.reads)
-            self._static[name] = (node.op in ("param", "literal", "iota", "training")) if leaf else \
+            free = node.op in ("literal", "iota", "training") and name not in self.part.reads   # in a buffer: the row's
+            self._static[name] = (free or node.op == "param") if leaf else \
                 node.op != "random" and all(self.is_static(a) for a in node.args)
         return self._static[name]
 
