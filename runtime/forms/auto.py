@@ -11,7 +11,8 @@ differ from channel to channel:
                  loops, products with the state; products between steps, what is solved, decays multiplied out.
                  Of states beyond 2^15 elements chunk(16), which goes over them half as often
 
-chunk is taken from a gain of 1.1 on, since it takes twice as long to compile. The other forms are never cheaper on a
+chunk is taken from a gain of 1.1 on, since it takes twice as long to compile; from 1.5 on where decays are learned
+constants, whose products torch evaluates at every call. The other forms are never cheaper on a
 CPU where one step fills its registers: scan does the work twice, conv and quadratic hold all states or all pairs of
 steps.
 """
@@ -20,11 +21,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...compiler.passes.static import Hoist
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell
 from ...ir.sweeps import mixed
 
 GAIN = 1.1
+MORE, FEW = 1.5, 8             # gain that is worth more than a few operations on parameters, milliseconds in every call
 LARGE = 1 << 15                # elements of a state
 
 
@@ -73,6 +76,15 @@ def _shape(cell: Cell, state: str) -> tuple[int, ...]:
     return sizes[1:] if cell.heads is not None else sizes
 
 
+def _learned(cell: Cell) -> int:
+    """Operations on parameters only: a form of derived cells has torch evaluate them, and their gradients."""
+    nodes, moving = Hoist()(cell).nodes, set()
+    for n in nodes:
+        if n.op == "param" or any(a in moving for a in n.args):
+            moving.add(n.name)
+    return sum(n.name in moving and bool(n.args) for n in nodes)
+
+
 @dataclass(frozen=True)
 class Choice:
     """A schedule, and the reason in words."""
@@ -105,9 +117,11 @@ def choose(cell: Cell) -> Choice:
     if c.gain < GAIN:
         return Choice("sequential", f"{figures}: chunks are taken where {GAIN} times as fast")
     try:
-        chunk(cell, c.size)
+        made = chunk(cell, c.size)
     except Unchunkable as why:
         return Choice("sequential", f"{figures}, but {why}")
+    if c.gain < MORE and (more := _learned(made) - _learned(cell)) > FEW:
+        return Choice("sequential", f"{figures}, but torch evaluates {more} operations on parameters at every call")
     return Choice(f"chunk({c.size})", figures.replace("by the model", "by the model sequential takes"))
 
 

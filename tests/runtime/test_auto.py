@@ -17,6 +17,13 @@ def test_a_state_that_is_large_enough_runs_in_chunks(cell, size, schedule):
     assert layer._plan.schedule == schedule
 
 
+def test_learned_constant_decays_want_more_gain():
+    """Their products are made by torch at every call: not for states of 64 x 64."""
+    layer = ostinato.compile(f"{ZOO}/retnet.ost", K=64, V=64, N=2)
+    assert layer._plan.schedule == "sequential" and "operations on parameters" in layer.explain()
+    assert ostinato.compile(f"{ZOO}/retnet.ost", K=192, V=192, N=1)._plan.schedule == "chunk(16)"
+
+
 def test_a_matrix_of_numbers_that_never_meet_is_a_vector():
     """What is added at every step is no outer product: chunks would be running sums."""
     assert ostinato.compile(f"{ZOO}/mega_ema.ost", D=96, K=96)._plan.schedule == "sequential"
