@@ -73,15 +73,13 @@ def build_run(cell: Cell, scratch: Scratch, inputs: dict[str, str], params: dict
 
     def from_before(n: str, often: bool, dear: bool = False) -> bool:
         """Steps ask the part before for what is worth computing a tile at a time. Not for a pointwise value that
-        they read at its own points only: through the registers it costs the same, through memory twice its size. A
-        literal is in a register wherever it is used."""
+        they read at its own points only: through the registers it costs the same, through memory twice its size."""
         if part[n] != "pre" or nodes[n].op in STRUCTURE:
             return False
         leaves, costly = inline_leaves(n, nodes, lambda m: m in reads)
         if costly and not often and n not in shared:
             own.add(n)
-        large = nodes[n].type.numel > 2 * sum(nodes[m].type.numel for m in leaves)
-        pays = (costly or dear and nodes[n].args) and not large
+        pays = (costly or dear) and nodes[n].type.numel <= 2 * sum(nodes[m].type.numel for m in leaves)
         if not (is_reduction(nodes[n]) or nodes[n].op in ASSEMBLED + CALLS or pays and (often or n in shared)):
             return False
         if n not in given:

@@ -72,6 +72,7 @@ SCALED = """cell scaled(K, V) {
 
 
 @pytest.mark.parametrize("K, V", [(1, 7), (7, 1), (1, 1)])
-def test_literals_are_no_operands_to_compute_ahead(K, V):
-    """With an axis of size 1 the literal is all that a product's operand would evaluate again and again."""
+def test_literals_in_a_buffer(K, V):
+    """With an axis of size 1 a literal is all that a product's operand would evaluate again and again: it gets a buffer,
+    and is each row's there, as whatever lies in one."""
     check("chunk(2)", SCALED, 2, 7, K=K, V=V)
