@@ -2,7 +2,7 @@
 
 A back end is a module with `DEVICES`, the types of torch devices it runs on; `prepare(cell, save) -> lowered`,
 the passes that it wants (`.cell`: what is left to run, `.static`: the nodes hoisted from it); and
-`build(lowered, dtype) -> Executable` (see `base`).
+`build(lowered, dtype, fold=None) -> Executable` (see `base`, `fold.Fold`).
 """
 
 from __future__ import annotations

@@ -16,22 +16,21 @@ from torch import Tensor
 
 
 class Executable(Protocol):
-    """A cell (static part hoisted) compiled for one dtype; B and T are free."""
+    """A cell (static part hoisted) compiled for one dtype; B and T are free. Made with a `fold.Fold`, it takes and
+    gives tensors of steps [B, T, *shape], of which several are one step of the cell."""
 
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
-                seed: int, training: bool, keep: bool,
-                into: Sequence[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """-> (outputs, final states, tape); the tape is empty unless `keep`. `into`: where outputs go, any strides."""
+                seed: int, training: bool, keep: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """-> (outputs, final states, tape); the tape is empty unless `keep`."""
         ...
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool, of_inputs: bool = True, into: Sequence[Tensor | None] | None = None,
+                 seed: int, training: bool, of_inputs: bool = True,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """-> gradients of inputs, params and initial states; None where there is none
         (not real, or not trainable). Cotangents of values that are not real are None.
-        Without `of_inputs` nobody asks for gradients of inputs: None, or whatever there is.
-        `into`: where gradients of inputs go, any strides (None: no matter)."""
+        Without `of_inputs` nobody asks for gradients of inputs: None, or whatever there is."""
         ...
 
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:

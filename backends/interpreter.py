@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..ir import interp
 from ..ir.cell import Cell, Node
+from .fold import Fold
 from .recording import recording
 
 DEVICES = ("cpu", "cuda")
@@ -32,27 +33,26 @@ def prepare(cell: Cell, save: str = "auto") -> Definition:
     return Definition(cell)
 
 
-def build(definition: Definition, dtype: torch.dtype) -> Interpreter:
+def build(definition: Definition, dtype: torch.dtype, fold: Fold | None = None) -> Interpreter:
     """The executable of a cell."""
-    return Interpreter(definition.cell, dtype)
+    return Interpreter(definition.cell, dtype, fold)
 
 
 class Interpreter:
     """`base.Executable` by interpretation; keeps no tape, the backward pass runs the steps again."""
 
-    def __init__(self, cell: Cell, dtype: torch.dtype):
-        self.cell, self.dtype = cell, dtype
+    def __init__(self, cell: Cell, dtype: torch.dtype, fold: Fold | None = None):
+        self.cell, self.dtype, self.fold = cell, dtype, fold
 
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
-                seed: int, training: bool, keep: bool,
-                into: Sequence[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+                seed: int, training: bool, keep: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         with torch.no_grad():
             outputs, finals = self._run(inputs, params, states, seed, training)
-        return self._placed(outputs, into), [self._own(s) for s in finals], []
+        return [self._own(y) for y in outputs], [self._own(s) for s in finals], []
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool, of_inputs: bool = True, into: Sequence[Tensor | None] | None = None,
+                 seed: int, training: bool, of_inputs: bool = True,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         groups, asked = (inputs, params, states), (of_inputs, True, True)
 
@@ -71,7 +71,7 @@ class Interpreter:
         dx, dp, ds = ([self._own(next(found)) if wanted and x.is_floating_point() else None for x in group]
                       for group, wanted in zip(groups, asked))
         dp = [d if p.trainable else None for d, p in zip(dp, self.cell.params)]
-        return self._placed(dx, into), dp, ds
+        return dx, dp, ds
 
     def recorded(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *, seed: int,
                  training: bool) -> list[Tensor]:
@@ -89,15 +89,16 @@ class Interpreter:
         return "interpreter: every operation of every step in torch, float64; nothing kept for the backward pass"
 
     def _run(self, inputs, params, states, seed, training) -> tuple[list[Tensor], list[Tensor]]:
-        c = self.cell
+        c, fold = self.cell, self.fold
+        if fold is not None:
+            T = inputs[0].shape[1]
+            inputs = [fold.view(x, axis) for x, axis in zip(inputs, fold.inputs)]
         r = interp.run(c, {p.name: x for p, x in zip(c.inputs, inputs)}, {p.name: x for p, x in zip(c.params, params)},
                        {s.name: x for s, x in zip(c.states, states)}, seed=seed, training=training)
-        return [r.outputs[o.name] for o in c.outputs], [r.state[s.name] for s in c.states]
-
-    def _placed(self, found: Sequence[Tensor | None], into: Sequence[Tensor | None] | None) -> list[Tensor | None]:
-        """Results where they are wanted, else in memory of their own."""
-        wanted = into or [None] * len(found)
-        return [x if x is None else self._own(x) if to is None else to.copy_(x) for x, to in zip(found, wanted)]
+        outputs = [r.outputs[o.name] for o in c.outputs]
+        if fold is not None:
+            outputs = [fold.steps(y, axis, T) for y, axis in zip(outputs, fold.outputs)]
+        return outputs, [r.state[s.name] for s in c.states]
 
     def _own(self, x: Tensor) -> Tensor:
         """In the module's dtype, contiguous, and nobody else's memory."""

@@ -37,7 +37,7 @@ OPTIONS = dict(seed=0, training=False)
 KEPT = 64                        # lowered cells, references and executables that are kept
 # interprets what the LLVM back end would compile: forms of any size without a compiler
 INTERPRETED = SimpleNamespace(prepare=lambda cell, save="auto": interpreter.Definition(cell),
-                              build=lambda lowered, dtype: interpreter.Interpreter(lowered.cell, dtype))
+                              build=lambda lowered, dtype, fold=None: interpreter.Interpreter(lowered.cell, dtype, fold))
 BACKENDS = {"llvm": llvm, "interpreter": INTERPRETED}
 Source = str | Cell
 

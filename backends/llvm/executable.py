@@ -17,9 +17,10 @@ from ...compiler.schedules.printer import print_kernel
 from ...compiler.schedules.strips import striped
 from ...ir.cell import Cell, Input, Output, Param, State
 from ...ir.types import Type
+from ..fold import Fold, of_a_step
 from ..pages import empty
 from . import threads
-from .launch import Launch, registers, tuned
+from .launch import Folded, Launch, registers, tuned
 from .stepper import Stepper
 
 DEVICES = ("cpu",)
@@ -35,16 +36,16 @@ def prepare(cell: Cell, save: str = "auto") -> Lowered:
     return lower(cell, save)
 
 
-def build(lowered: Lowered, dtype: torch.dtype) -> LlvmExecutable:
+def build(lowered: Lowered, dtype: torch.dtype, fold: Fold | None = None) -> LlvmExecutable:
     """The executable of a lowered cell; kernels are compiled when first needed."""
-    return LlvmExecutable(lowered, dtype)
+    return LlvmExecutable(lowered, dtype, fold)
 
 
 class LlvmExecutable:
     """Kernels of one cell in one dtype. B and T are free."""
 
-    def __init__(self, lowered: Lowered, dtype: torch.dtype):
-        self.lowered, self.dtype = lowered, dtype
+    def __init__(self, lowered: Lowered, dtype: torch.dtype, fold: Fold | None = None):
+        self.lowered, self.dtype, self.fold = lowered, dtype, fold
         self.cell: Cell = lowered.cell
 
     # -- kernels, compiled on demand --------------------------------------
@@ -72,14 +73,15 @@ class LlvmExecutable:
 
     @cached_property
     def infer(self) -> Launch:
-        return Launch(self._forward, self.dtype, self._names)
+        return Launch(self._forward, self.dtype, self._names, folded=self._folded)
 
     @cached_property
     def single(self) -> Launch:
         """The same without packs."""
         if not self.infer.packs:
             return self.infer
-        return Launch(forward_kernel(self.cell, "step", packing=False), self.dtype, self._names)
+        return Launch(forward_kernel(self.cell, "step", packing=False), self.dtype, self._names,
+                      folded=self._folded)
 
     @cached_property
     def keep(self) -> Launch:
@@ -89,7 +91,7 @@ class LlvmExecutable:
         kernel = forward_kernel(cell, "forward_checkpoints" if self.recompute else "forward_keeping",
                                 checkpoint=self.recompute)
         tape = self._tape("out")
-        return Launch(kernel, self.dtype, self._names + tape, tape, self.tile)
+        return Launch(kernel, self.dtype, self._names + tape, tape, self.tile, self._folded)
 
     @cached_property
     def back(self) -> Launch:
@@ -108,7 +110,16 @@ class LlvmExecutable:
         names = [*self._operands, *tape, *(f"in.d.{o.name}" for o in c.outputs),
                  *(f"first.d.{s.name}" for s in c.states), *(f"out.{o.name}" for o in outputs),
                  *(f"final.{s.name}" for s in a.states), *(f"sum.{o.name}" for o in a.sums)]
-        return Launch(kernel, self.dtype, names, tape, self.tile)
+        return Launch(kernel, self.dtype, names, tape, self.tile, self._folded)
+
+    @cached_property
+    def _folded(self) -> Folded | None:
+        """Of inputs, outputs, their cotangents and gradients."""
+        if self.fold is None:
+            return None
+        xs, ys = ([p.name for p in ports] for ports in (self.cell.inputs, self.cell.outputs))
+        return Folded(self.fold, self.fold.ports([f"in.{x}" for x in xs], [f"out.{y}" for y in ys])
+                      | self.fold.ports([f"out.d.{x}" for x in xs], [f"in.d.{y}" for y in ys]))
 
     @cached_property
     def _operands(self) -> list[str]:
@@ -148,33 +159,33 @@ class LlvmExecutable:
 
     # -- running ------------------------------------------------------------
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
-                seed: int, training: bool, keep: bool,
-                into: Sequence[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+                seed: int, training: bool, keep: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         B, T = _batch(inputs, states)
-        outputs = [empty(B, T, *sizes, dtype=dtype) for sizes, dtype in self._outputs] if into is None else list(into)
+        outputs = [empty(B, T, *sizes, dtype=dtype) for sizes, dtype in self._outputs]
         tape = [empty(*shape, dtype=dtype) for shape, dtype in self.tape_meta(B, T)] if keep else []
-        if B == 0 or T == 0:
+        n = self._own_steps(T)
+        if B == 0 or n == 0:
             return outputs, [s.clone(memory_format=torch.contiguous_format) for s in states], tape
         finals = [empty(B, *sizes, dtype=dtype) for sizes, dtype in self._finals]
-        run = self.keep if keep else self._both[B * T > FEW_ROWS]
-        run(B, T, [*inputs, *params, *states, *outputs, *finals, *tape], seed=seed, training=training)
+        run = self.keep if keep else self._both[B * n > FEW_ROWS]
+        run(B, n, [*inputs, *params, *states, *outputs, *finals, *tape], seed=seed, training=training)
         return outputs, finals, tape
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
                  tape: Sequence[Tensor], d_outputs: Sequence[Tensor | None], d_finals: Sequence[Tensor | None], *,
-                 seed: int, training: bool, of_inputs: bool = True, into: Sequence[Tensor | None] | None = None,
+                 seed: int, training: bool, of_inputs: bool = True,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         B, T = _batch(inputs, states)
+        n = self._own_steps(T)
         run = self.back if of_inputs else self.lean         # made here, whatever B and T
         of_x, of_state, of_param = self._gradients
-        grads = [empty(B, T, *sizes, dtype=dtype) if into is None or into[at] is None else into[at]
-                 for at, sizes, dtype in of_x if of_inputs]
+        grads = [empty(B, T, *sizes, dtype=dtype) for _, sizes, dtype in of_x if of_inputs]
         finals = [empty(B, *sizes, dtype=dtype) for _, sizes, dtype in of_state]
-        blocks = run.geometry(B, T)[1] if of_param and B and T else 1
+        blocks = run.geometry(B, n)[1] if of_param and B and n else 1
         lead = (blocks,) if blocks > 1 else ()
         sums = [empty(*lead, *sizes, dtype=dtype).zero_() for _, sizes, dtype in of_param]
-        if B and T:
-            run(B, T, [*inputs, *params, *states, *tape, *_given(d_outputs, self._outputs, (B, T)),
+        if B and n:
+            run(B, n, [*inputs, *params, *states, *tape, *_given(d_outputs, self._outputs, (B, T)),
                        *_given(d_finals, self._finals, (B,)), *grads, *finals, *sums], seed=seed, training=training)
         else:
             finals = [x.zero_() if (d := d_finals[at]) is None else d.clone() for x, (at, *_) in zip(finals, of_state)]
@@ -191,11 +202,16 @@ class LlvmExecutable:
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each tensor of the tape. Time leads, unlike in inputs and outputs: what all sequences
         keep at a step lies together, where a batch stride of a power of two would fill one set of the caches."""
+        T = self._own_steps(T)
         steps = [((T, B, *sizes), dtype) for sizes, dtype in self._kept]
         if not self.recompute:
             return steps
         tiles = (T + self.tile - 1) // self.tile
         return [((tiles, B, *sizes), dtype) for sizes, dtype in self._finals] + steps
+
+    def _own_steps(self, T: int) -> int:
+        """How many steps of the cell there are in T steps of tensors."""
+        return T if self.fold is None else T // self.fold.size
 
     def step(self, given: Sequence[Tensor], B: int, seed: int, training: bool) -> list[Tensor]:
         """One step of B sequences: inputs [B, *shape], params, states -> outputs [B, *shape], states."""
@@ -273,7 +289,9 @@ class LlvmExecutable:
     @cached_property
     def _outputs(self) -> list[Meta]:
         types = self.cell.nodes()
-        return [self._meta(types[o.value].type) for o in self.cell.outputs]
+        metas = [self._meta(types[o.value].type) for o in self.cell.outputs]
+        return metas if self.fold is None else [
+            (of_a_step(sizes, axis), dtype) for (sizes, dtype), axis in zip(metas, self.fold.outputs)]
 
     @cached_property
     def _finals(self) -> list[Meta]:
@@ -295,8 +313,10 @@ class LlvmExecutable:
             places = {f"d.{p.name}": at for at, p in enumerate(ports)}
             return [(places[name], *self._meta(t)) for name, t in made]
 
-        return (each(c.inputs, ((o.name, types[o.value].type) for o in a.outputs)),
-                each(c.states, ((s.name, s.type) for s in a.states)),
+        of_x = each(c.inputs, ((o.name, types[o.value].type) for o in a.outputs))
+        if self.fold is not None:
+            of_x = [(at, of_a_step(sizes, self.fold.inputs[at]), dtype) for at, sizes, dtype in of_x]
+        return (of_x, each(c.states, ((s.name, s.type) for s in a.states)),
                 each(c.params, ((o.name, types[o.value].type) for o in a.sums)))
 
     def _meta(self, t: Type) -> Meta:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -16,6 +16,7 @@ from ...collection import paused
 from ...compiler.schedules.kernel import PER_STEP, Buffer, Kernel, Pack
 from ...compiler.schedules.stepwise import stepwise
 from ...compiler.schedules.tune import tune
+from ..fold import Fold
 from ..pages import workspace
 from . import jit, threads
 from .block import ALIGN, MOVING
@@ -39,13 +40,21 @@ class Layout:
     streaming: bool         # outputs should go past the caches, if they begin where a register may
 
 
+@dataclass(frozen=True)
+class Folded:
+    """Ports whose tensors hold single steps, of which several are one of the kernel: which axis counts those."""
+
+    fold: Fold
+    axes: Mapping[str, int]
+
+
 class Launch:
     """A compiled kernel. `names`: of the tensors that a call gives, among them all ports, in the order of the call.
     `tape`: those of them whose first axis is time. `tile`: fixed number of steps per tile, or None: chosen per call."""
 
     @paused()
     def __init__(self, kernel: Kernel, dtype: torch.dtype, names: Sequence[str], tape: Sequence[str] = (),
-                 tile: int | None = None):
+                 tile: int | None = None, folded: Folded | None = None):
         self.dtype, self.tile, self.tape = dtype, tile, frozenset(tape)
         width = self.width = jit.vector_width(dtype)
         self.kernel = tuned(kernel, dtype)
@@ -68,6 +77,8 @@ class Launch:
         self.moving = struct.Struct(f"{len(MOVING) + ports + packs}q").pack
         places = {name: i for i, name in enumerate(names)}
         self.order = [places[p.name] for p in self.kernel.ports]
+        self.fold = folded.fold if folded else None
+        self.axes = [folded.axes.get(p.name) if folded else None for p in self.kernel.ports]
         self.outputs = [i for i, p in enumerate(self.kernel.ports) if p.space == "output"]
 
     def llvm(self) -> str:
@@ -112,8 +123,11 @@ class Launch:
         rows = {"check": (B, -(-T // tile)), "sum": (blocks,), "param": (), "first": (B,), "final": (B,)}
         return tuple(_contiguous(p, rows.get(p.space, (B, T)), p.name in self.tape) for p in self.kernel.ports)
 
-    def _laid(self, B: int, T: int, n: int, strides: tuple[tuple[int, ...], ...]) -> Layout:
-        """For n threads, and for tensors with these strides, one by one in the order of the ports."""
+    def _laid(self, B: int, T: int, n: int, strides: tuple[tuple[int, ...], ...], folded: bool = False) -> Layout:
+        """For n threads, and for tensors with these strides, one by one in the order of the ports; `folded`: where
+        the kernel's steps are several of a tensor's, they are those of the tensor."""
+        if folded:
+            strides = [s if axis is None else self.fold.strides(s, axis) for s, axis in zip(strides, self.axes)]
         block, blocks, tile = self.geometry(B, T)
         ports, heads = self.kernel.ports, self.kernel.heads.size if self.kernel.heads else 1
         chunks, chunk = self.chunks(blocks * heads, n)
@@ -131,28 +145,33 @@ class Launch:
                 word * self.size % (self.width * self.size) for i in self.outputs for word in steps[i]))
 
     def __call__(self, B: int, T: int, tensors: Sequence[Tensor], *, seed: int = 0, training: bool = False) -> None:
-        """Run. `tensors`: as `names` says; sums as [blocks, *shape], zeroed."""
+        """Run T steps of the kernel. `tensors`: as `names` says; sums as [blocks, *shape], zeroed."""
         given = [tensors[i] for i in self.order]
-        laid = self.laid(B, T, threads.num_threads(), tuple([x.stride() for x in given]))
+        if not self._runs(B, T, given, seed, training, self.fold is not None):
+            self._copied(B, T, given, seed, training)
+
+    def _runs(self, B: int, T: int, given: Sequence[Tensor], seed: int, training: bool, folded: bool) -> bool:
+        """Run on the ports' tensors, if they can be used where they are."""
+        laid = self.laid(B, T, threads.num_threads(), tuple([x.stride() for x in given]), folded)
         if not laid.dense or any([x.is_neg() for x in given]):
-            return self._copied(B, T, tensors, seed, training)
+            return False
         memory = workspace(laid.nbytes)
         packs, at = up(memory.data_ptr()), [x.data_ptr() for x in given]
         streaming = laid.streaming and not any(at[i] % (self.width * self.size) for i in self.outputs)
         self.function(laid.words + self.moving(seed, training, streaming, packs + self.pack_bytes, *at,
                                                *[packs + offset for offset, _ in self.packs]))
+        return True
 
-    def _copied(self, B: int, T: int, tensors: Sequence[Tensor], seed: int, training: bool) -> None:
+    def _copied(self, B: int, T: int, given: Sequence[Tensor], seed: int, training: bool) -> None:
         """The same where a tensor has other strides than the kernel can follow, or where its memory holds the
         negative of its values (torch's views of conjugates)."""
-        used = list(tensors)
-        for port, i in zip(self.kernel.ports, self.order):
-            if tensors[i].is_neg() or not _dense(port, tensors[i].stride()):
-                used[i] = tensors[i].resolve_neg().contiguous()
-        self(B, T, used, seed=seed, training=training)
-        for port, i in zip(self.kernel.ports, self.order):
-            if port.space in RESULTS and used[i] is not tensors[i]:
-                tensors[i].copy_(used[i])
+        views = [x if axis is None else self.fold.view(x, axis) for x, axis in zip(given, self.axes)]
+        used = [x if not x.is_neg() and _dense(port, x.stride()) else x.resolve_neg().contiguous()
+                for x, port in zip(views, self.kernel.ports)]
+        self._runs(B, T, used, seed, training, False)
+        for port, x, here in zip(self.kernel.ports, views, used):
+            if port.space in RESULTS and here is not x:
+                x.copy_(here)
 
 
 def tuned(kernel: Kernel, dtype: torch.dtype) -> Kernel:

@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 
 from ...backends.base import Executable
+from ...backends.fold import Fold
 from ...backends.recording import recording
 from ...compiler.passes.dce import live
 from ...ir.cell import Cell
 from ...ir.interp import evaluate
 
 
-def build(backend: ModuleType, cell: Cell, dtype: torch.dtype, save: str = "auto") -> Executable:
+def build(backend: ModuleType, cell: Cell, dtype: torch.dtype, save: str = "auto",
+          fold: Fold | None = None) -> Executable:
     """The executable of a cell that has not been through the pipeline; its ports are the cell's."""
     lowered = backend.prepare(cell, save)
-    inner = backend.build(lowered, dtype)
+    inner = backend.build(lowered, dtype, fold)
     return Hoisted(cell, lowered, inner, dtype) if lowered.static else inner
 
 
@@ -48,16 +50,14 @@ class Hoisted:
         self.fixed = {name: _cast(values[name], dtype) for name in fixed}
         self.known = None if cell.params or self.nodes else [self.fixed[name] for name in self.wanted]
 
-    def forward(self, inputs, params, states, *, seed, training, keep, into=None):
+    def forward(self, inputs, params, states, *, seed, training, keep):
         """See `backends.base.Executable`."""
-        return self.inner.forward(inputs, self._params(params), states, seed=seed, training=training, keep=keep,
-                                  into=into)
+        return self.inner.forward(inputs, self._params(params), states, seed=seed, training=training, keep=keep)
 
-    def backward(self, inputs, params, states, tape, d_outputs, d_finals, *, seed, training, of_inputs=True,
-                 into=None):
+    def backward(self, inputs, params, states, tape, d_outputs, d_finals, *, seed, training, of_inputs=True):
         """See `backends.base.Executable`."""
         dx, dp, ds = self.inner.backward(inputs, self._params(params), states, tape, d_outputs, d_finals, seed=seed,
-                                         training=training, of_inputs=of_inputs, into=into)
+                                         training=training, of_inputs=of_inputs)
         if self.known is not None:
             return dx, [], ds
         found = dict(zip(self.wanted, dp))

@@ -45,6 +45,19 @@ def test_rows_are_used_where_they_lie(name, monkeypatch):
     torch.autograd.grad(y, list(xs.values()), torch.randn_like(y))
 
 
+@pytest.mark.parametrize("change", [
+    lambda x: torch.stack((x, -x), -1)[..., 0], lambda x: torch.complex(x, -x).conj().imag, lambda x: x.mT.clone().mT,
+    lambda x: x[:1].expand(x.shape)], ids=["strided", "negative", "transposed", "repeated"])
+@pytest.mark.parametrize("T", [16, 21])
+def test_inputs_and_cotangents_of_any_strides(change, T):
+    layer, plain = compiled("rwkv7", "chunk(8)"), compiled("rwkv7", "sequential")
+    xs = {k: change(x.double()).detach().requires_grad_() for k, x in sample_inputs(layer.cell, 2, T, 0).items()}
+    ys = [run(**xs)[0] for run in (layer, plain)]
+    d = change(torch.randn_like(ys[0]))
+    for a, b in zip(*([y, *torch.autograd.grad(y, list(xs.values()), d)] for y in ys)):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_a_cell_that_needs_no_single_steps(monkeypatch):
     """Steps that are left run only where there are some; all kernels are there after the first call all the same."""
     layer = compiled("gla", "chunk(8)")
