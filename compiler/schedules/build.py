@@ -15,9 +15,9 @@ from ..analysis.domains import has_weights
 from ..passes.again import grams_to_keep, repeated, sums_to_keep
 from ..passes.dce import live
 from ..passes.lower import Lower
-from .alike import alike
+from .alike import alike, unread
 from .heads import strip
-from .kernel import Buffer, Kernel, Scratch
+from .kernel import Buffer, Kernel, Run, Scratch
 from .lanes import common
 from .sequential import build_run
 from .strides import free_rows
@@ -85,6 +85,7 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     ins, pars, outs, sums = _bind(back)
     second = build_run(back, scratch_b, {**ins, **tapes}, pars, outs, sums,
                        made=alike(first, back, {o.name: o.value for o in again.outputs}))
+    first = unread(first, second, set(tapes.values()) - set(first.trails.values()))
     made = _ports(back, heads, ports, groups, "input", "output")
     made = tuple(p for p in made if p.name not in {f"in.{k}" for k in kept})
     names = {p.name for p in made}
@@ -93,7 +94,7 @@ def backward_kernel(forward: Cell, backward: Cell, name: str, *, recompute: bool
     made += tuple(
         replace(p, name=p.name.replace("first.", "check.", 1), space="check") for p in more if p.space == "first"
     )
-    used = _used(scratch_f, first) + _used(scratch_b, second)
+    used = _used(scratch_f, first) + _used(scratch_b, second, first)
     kernel = Kernel(name, heads, made, used, (first, second), backward.reverse, "load")
     return free_rows(replace(kernel, lanes=common(kernel, again, back)))
 
@@ -143,8 +144,9 @@ def _ports(cell: Cell, heads: Dim | None, split: frozenset[str], groups: dict[st
             *made("sum", "sum", cell.sums))
 
 
-def _used(scratch: Scratch, run) -> tuple[Buffer, ...]:
-    """Scratch without the second buffers of states that are updated in place, and what nobody stores."""
+def _used(scratch: Scratch, run: Run, *others: Run) -> tuple[Buffer, ...]:
+    """A run's scratch without the second buffers of states that are updated in place, and what nobody stores."""
     single = {f"{run.prefix}next.{s}" for s in run.states if s not in run.doubled}
-    stored = {s.buffer for part in run.parts for p in part.phases for s in p.stores}
-    return tuple(b for b in scratch.buffers if b.name not in single and (b.space != "step" or b.name in stored))
+    stored = {s.buffer for r in (run, *others) for part in r.parts for p in part.phases for s in p.stores}
+    return tuple(b for b in scratch.buffers
+                 if b.name not in single and (b.space not in ("step", "tile") or b.name in stored))

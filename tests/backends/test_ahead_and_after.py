@@ -8,8 +8,10 @@ import pytest
 import torch
 from agreement import check
 from ostinato.backends.llvm.executable import build
+from ostinato.compiler.passes.chunk import chunk
 from ostinato.compiler.pipeline import lower
 from ostinato.compiler.schedules.kernel import Kernel
+from ostinato.compiler.schedules.leaves import uses
 from ostinato.frontend.load import load
 
 ZOO = Path(__file__).parents[2] / "examples/zoo"
@@ -43,6 +45,20 @@ def test_an_exponential_is_made_once_for_both_runs(name):
             for run in (first, second)]
     assert made[0] and not made[1]
     assert made[0] <= set(second.steps.reads.values())
+
+
+@pytest.mark.parametrize("name", ["gla", "rwkv7", "kda", "simple_gla", "deltanet"])
+def test_what_is_handed_on_is_stored_once(name):
+    """Whatever a run puts into a buffer ahead of its steps is read from there; the first run puts nothing into two."""
+    made = lower(load(ZOO / f"{name}.ost").cells[name].elaborate(K=16, V=16, N=2))
+    kernel = build(lower(chunk(made.split, 8)), torch.float32).back.kernel
+    read = {b for run in kernel.runs for part in run.parts for p in part.phases
+            for b in uses(p, run.nodes, part.reads)}
+    stored = [s for run in kernel.runs for p in run.before.phases for s in p.stores]
+    assert {s.buffer for s in stored} & {b.name for b in kernel.scratch} <= read
+    first = [(s.node, s.index) for p in kernel.runs[0].before.phases for s in p.stores if s.node]
+    assert len({*first}) == len(first)
+    assert {b.name for b in kernel.scratch if b.space == "tile"} <= read
 
 
 @pytest.mark.parametrize("name", ["deltanet", "gated_deltanet", "rwkv7", "kda", "comba", "mlstm", TWICE])
