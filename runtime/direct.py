@@ -3,7 +3,8 @@ plain tensors outside of any tracing, with a tenth of the fixed cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -17,15 +18,36 @@ from . import recur
 from .plan import Plan
 from .ports import fail
 
-OPTIONS = 4         # arguments of `_Recur` before the tensors
 PLAIN = (Tensor, nn.Parameter)
 Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]      # inputs, params, states
 _zeros = lru_cache(maxsize=8)(recur.zeros)                   # which executables only read
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call but for its tensors: `counts` inputs, params and states."""
+
+    plan: Plan
+    counts: tuple[int, int, int]
+    seed: int
+    training: bool
+
+    def split(self, tensors: Iterable[Tensor]) -> tuple[Lists, list[Tensor]]:
+        """Its tensors as inputs, params and states, and what follows them."""
+        every, (inputs, params, states) = [*tensors], self.counts
+        params += inputs
+        states += params
+        return (every[:inputs], every[inputs:params], every[params:states]), every[states:]
+
+
 def watched() -> bool:
     """Whether something follows the calls: a compiler, a mode, a transform."""
-    return (is_compiling() or _len_torch_dispatch_stack() != 0 or peek_interpreter_stack() is not None
+    return is_compiling() or followed()
+
+
+def followed() -> bool:
+    """The same where no compiler does."""
+    return (_len_torch_dispatch_stack() != 0 or peek_interpreter_stack() is not None
             or forward_ad._current_level >= 0)
 
 
@@ -60,58 +82,64 @@ def run(plan: Plan, groups: Lists, seed: int, training: bool, keep: bool) -> lis
             fail("not_yet", what=f"torch.func (grad, vmap, jacrev, ...) of `{plan.cell.name}`",
                  instead=f"use torch.autograd, or {recur.INSTEAD}")
         return plan.executable.recorded(*groups, seed=seed, training=training)
-    if keep:
-        return list(_Recur.apply(plan, tuple(map(len, groups)), seed, training, *groups[0], *groups[1], *groups[2]))
+    call = Call(plan, tuple(map(len, groups)), seed, training)
+    tensors = [*groups[0], *groups[1], *groups[2]]
+    return [*_Recur.apply(call, *tensors)] if keep else unrecorded(call, tensors)
+
+
+def recorded(call: Call, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """`run` with `keep`, of tensors that no transform of torch.func has left behind."""
+    return _apply(call, *tensors)
+
+
+def unrecorded(call: Call, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """`run` without `keep`, where no transform of torch.func follows the calls."""
     try:
-        outputs, finals, _ = plan.executable.forward(*groups, seed=seed, training=training, keep=False)
+        outputs, finals, _ = call.plan.executable.forward(*call.split(tensors)[0], seed=call.seed,
+                                                          training=call.training, keep=False)
     except NotImplementedError as missing:
-        recur.refuse(plan, missing)
+        recur.refuse(call.plan, missing)
     return [*outputs, *finals]
-
-
-def _split(tensors: Iterable[Tensor], counts: tuple[int, int, int]) -> tuple[Lists, list[Tensor]]:
-    """The three groups, and what is left."""
-    rest = list(tensors)
-    ends = counts[0], counts[0] + counts[1], sum(counts)
-    return (rest[:ends[0]], rest[ends[0]:ends[1]], rest[ends[1]:ends[2]]), rest[ends[2]:]
 
 
 class _Recur(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, plan: Plan, counts: tuple[int, int, int], seed: int, training: bool, *tensors: Tensor):
-        groups, _ = _split(tensors, counts)
+    def forward(ctx, call: Call, *tensors: Tensor):
+        (inputs, params, states), _ = call.split(tensors)
         try:
-            outputs, finals, tape = plan.executable.forward(*groups, seed=seed, training=training, keep=True)
+            outputs, finals, tape = call.plan.executable.forward(inputs, params, states, seed=call.seed,
+                                                                 training=call.training, keep=True)
         except NotImplementedError as missing:
-            recur.refuse(plan, missing)
-        ctx.plan, ctx.counts, ctx.seed, ctx.training = plan, counts, seed, training
+            recur.refuse(call.plan, missing)
+        ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *tape)
         # A view may not be changed in place: give the memory as a tensor of its own.
-        return tuple(x.new_empty(0).set_(x) if x._is_view() else x for x in (*outputs, *finals))
+        return tuple([x.new_empty(0).set_(x) if x._is_view() else x for x in (*outputs, *finals)])
 
     @staticmethod
     def backward(ctx, *grads):
-        plan: Plan = ctx.plan
-        groups, tape = _split(ctx.saved_tensors, ctx.counts)
+        call: Call = ctx.call
+        plan, (groups, tape), again = call.plan, call.split(ctx.saved_tensors), torch.is_grad_enabled()
         # Where derivatives are recorded, or followed otherwise, zeros may become part of a result.
-        zeros = recur.zeros if torch.is_grad_enabled() or watched() else _zeros
-        d_outputs, d_finals = recur.cotangents(plan, groups, grads, zeros)
-        if any(d is not None and is_legacy_batchedtensor(d) for d in grads):
+        d_outputs, d_finals = recur.cotangents(plan, groups, grads, recur.zeros if again or watched() else _zeros)
+        if any([d is not None and is_legacy_batchedtensor(d) for d in grads]):
             fail("not_yet", what=f"a batch of gradients of `{plan.cell.name}` at once (is_grads_batched, vectorize)",
                  instead="call grad() once for each, or torch.func.jacrev of layer.reference")
-        if torch.is_grad_enabled() and hasattr(plan.executable, "recorded"):
-            found = _again(plan, groups, _real(d_outputs + d_finals), ctx.seed, ctx.training)
-        elif torch.is_grad_enabled():   # create_graph=True: the operator knows what to say about second derivatives
+        if not again:
+            found = recur.gradients(plan, groups, tape, d_outputs, d_finals, call.seed, call.training,
+                                    of_inputs=True in ctx.needs_input_grad[1:1 + call.counts[0]])
+        elif hasattr(plan.executable, "recorded"):
+            found = _again(plan, groups, _real(d_outputs + d_finals), call.seed, call.training)
+        else:                           # create_graph=True: the operator knows what to say about second derivatives
             found = torch.ops.ostinato.recur_backward(
                 plan.key, *groups, tape, _real(d_outputs), _real(d_finals),
-                torch.tensor(ctx.seed) if recur.draws(plan.cell) else None, ctx.training)
-        else:
-            found = recur.gradients(plan, groups, tape, d_outputs, d_finals, ctx.seed, ctx.training,
-                                    of_inputs=any(ctx.needs_input_grad[OPTIONS:OPTIONS + ctx.counts[0]]))
+                torch.tensor(call.seed) if recur.draws(plan.cell) else None, call.training)
         rest = iter(found)
-        return (None, None, None, None,
-                *(next(rest) if real else None for reals in plan.reals for real in reals))
+        return (None, *[next(rest) if real else None for reals in plan.reals for real in reals])
+
+
+_apply = super(torch.autograd.Function, _Recur).apply       # torch's own, without what Function.apply does first
 
 
 def _real(cotangents: list[Tensor | None]) -> list[Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from ..ir.cell import Cell
 from . import direct, sequences, stages
@@ -43,6 +44,8 @@ class Layer(Module):
         [n, *shape]), `reverse=True`: see `docs/language.md`, Sequences.
         Raises OstinatoError for wrong names, shapes, dtypes and devices.
         """
+        if seed is None and not is_compiling() and (done := self._quick.run(inputs, state, named)) is not None:
+            return done
         seed = self._not_an_input(seed, inputs, named)
         spec = sequences.take(named, self.input_names) if named else None
         xs, state = self._arguments(inputs, state, named)
@@ -143,6 +146,8 @@ class Layer(Module):
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*xs, *params, *states))
         given = plan, (xs, params, states), self._seed_for(seed), self.training, keep
         flat = direct.call(*given) if spec is None else sequences.call(spec, *given)
+        if spec is None and seed is None and not is_compiling():
+            self._quick.see(xs, state, params, states)
         flat = self._result_parts.join(flat[:self._n_results])
         return flat[:self._n_out], flat[self._n_out:]
 
@@ -152,7 +157,7 @@ class Layer(Module):
         static = plan.static
         if static.idle:
             return static.arrange(own, ()), self._start
-        if torch.compiler.is_compiling():
+        if is_compiling():
             computed = torch.ops.ostinato.derive(plan.key, own)
         else:
             computed = static.compute(own, self._dtype, self._device)
