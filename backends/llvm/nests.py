@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 from llvmlite import ir
@@ -10,10 +10,11 @@ from llvmlite import ir
 from ...compiler.schedules.chains import Chain, chains
 from ...compiler.schedules.kernel import Group, Phase, Store
 from . import between, math
+from .aside import Aside
 from .evaluate import Evaluator
 from .loops import i64
 from .memory import Index, copy, element_type, horizontal, size_of
-from .vector import splat, totals
+from .vector import splat
 from .whole import whole
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
@@ -27,6 +28,8 @@ class PhaseEmitter(Evaluator):
 
     chains: dict[str, Chain] = {}
     wishes: Sequence[between.Wish] = ()
+    aside: Aside | None = None
+    carried: list[ir.Value] = []                # from block to block
     beside: str | None = None                   # the axis whose copies share the loads of those along the blocked one
 
     def emit(self, p: Phase) -> None:
@@ -60,6 +63,7 @@ class PhaseEmitter(Evaluator):
         self.lane = axes[-1] if p.lane == "par" and axes else None
         if any(d.size == 0 for d in p.shape):
             return
+        self.aside = Aside(self) if self._sums_aside() else None
         self._open(order)
 
     def _call(self, p: Phase) -> None:
@@ -115,15 +119,28 @@ class PhaseEmitter(Evaluator):
         if var == self.lane:
             self._open_lanes(var, rest)
         elif var == self.blocked:
+            late = self.aside is not None and self.aside.late
+            if late:
+                self.aside.open()
             self._open_blocked(var, rest, self.phase.unroll)
+            if late:
+                self.aside.close()
         elif var == self.beside:
             self._open_blocked(var, rest, self.phase.vectors)
         else:
-            def body(i, _):
+            def body(i):
                 self.at[var] = [Index(var, 0, i)]
                 self._open(rest)
-                return []
-            self.nest.loop(var, i64(0), self._extent(var), 1, [], body)
+            self._loop(var, i64(0), self._extent(var), 1, body)
+
+    def _loop(self, var: str, start: ir.Value, stop: ir.Value, step: int, body: Callable[[ir.Value], None]) -> None:
+        """A loop that hands on from block to block what is `carried`."""
+        def inner(i, carried):
+            self.carried = carried
+            body(i)
+            return self.carried
+
+        self.carried = self.nest.loop(var, start, stop, step, self.carried, inner)
 
     def _open_blocked(self, var: str, rest: list[str], u: int) -> None:
         """Blocks of `u` copies, then what is left one by one."""
@@ -135,16 +152,15 @@ class PhaseEmitter(Evaluator):
             whole = b.sub(extent, b.srem(extent, i64(u)))
 
         def body(copies):
-            def emit(i, _):
+            def emit(i):
                 self.at[var] = [Index(var, r, i, r) for r in range(copies)]
                 self._open(rest)
-                return []
             return emit
 
         if not (isinstance(whole, ir.Constant) and whole.constant == 0):
-            self.nest.loop(var, i64(0), whole, u, [], body(u))
+            self._loop(var, i64(0), whole, u, body(u))
         if not (isinstance(extent, ir.Constant) and whole.constant == extent.constant):
-            self.nest.loop(var, whole, extent, 1, [], body(1))
+            self._loop(var, whole, extent, 1, body(1))
 
     def _open_lanes(self, var: str, rest: list[str]) -> None:
         """Blocks of `vectors` registers, the remaining registers, the remaining lanes."""
@@ -210,8 +226,13 @@ class PhaseEmitter(Evaluator):
             self._ask(i64(0))
         for g in p.groups:
             self._group(g)
-        if self._aside():
-            self._side_by_side()
+        if self._block_aside():
+            self.aside.block()
+        else:
+            self._stores()
+
+    def _stores(self) -> None:
+        p = self.phase
         for c in self._copies():
             values = [(s, self._stored(s, c)) for s in p.stores]
             for s, value in values:
@@ -236,22 +257,16 @@ class PhaseEmitter(Evaluator):
         return self.value(s.node, idx, c)
 
     # -- reductions -----------------------------------------------------
-    def _aside(self) -> bool:
+    def _sums_aside(self) -> bool:
         """Whether sums along the lanes come out side by side, one register for all copies along the blocked axis."""
         p = self.phase
-        return p.lane == "red" and self.blocked is not None and len(self.at[self.blocked]) == p.unroll and all(
+        return p.lane == "red" and self.blocked is not None and all(
             g.dims[-1].size % self.width == 0 < g.dims[-1].size for g in p.groups) and all(
             self._kind(n) == "sum" and self.nodes[n].type.kind == "real" for g in p.groups for n in g.nodes)
 
-    def _side_by_side(self) -> None:
-        """From accumulators of unrolled copies to one register; from here on the blocked axis lies in the lanes."""
-        before = self.at[self.blocked]
-        self.at[self.blocked] = [Index(self.blocked, 0, before[0].base, 0, len(before))]
-        for n in (n for g in self.phase.groups for n in g.nodes):
-            for after in self._copies():
-                each = [{**after, self.blocked: ix} for ix in before]
-                xs = [self.results.pop((n, tuple(ix.key for ix in c.values()))) for c in each]
-                self._keep(n, after, totals(self.nest.b, xs))
+    def _block_aside(self) -> bool:
+        """No block of a single copy, which is left over."""
+        return self.aside is not None and len(self.at[self.blocked]) == self.phase.unroll
 
     def _group(self, g: Group) -> None:
         """All reductions of a group in one nest, accumulators in registers."""
@@ -278,7 +293,7 @@ class PhaseEmitter(Evaluator):
                     xs = [
                         self._combine(n, xs[i], xs[i + 1]) if i + 1 < len(xs) else xs[i] for i in range(0, len(xs), 2)
                     ]
-                total[j] = xs[0] if not red_lanes or self._aside() else horizontal(
+                total[j] = xs[0] if not red_lanes or self._block_aside() else horizontal(
                     self.nest.b, xs[0], lambda b, x, y: self._combine(n, x, y))
         left = size - whole if red_lanes else 0
         while left:                              # remaining lanes of a vectorised reduction
@@ -317,6 +332,13 @@ class PhaseEmitter(Evaluator):
             first = self.nest.b.mul(i, i64(between.TERMS))
             return self.nest.loop(var, first, self.nest.b.add(first, i64(between.TERMS)), step, phis, body)
 
+        if self.carried:                        # the rest of the block before is done between the terms
+            accs = self.nest.loop(var, i64(0), i64(whole - step), step, accs, body)
+            self.aside.before()
+            self.nest.enter(var)
+            accs = body(i64(whole - step), accs)
+            self.nest.leave()
+            return accs
         if self.wishes and between.stretches(self.phase) > 1:
             return self.nest.loop("stretch", i64(0), i64(between.stretches(self.phase)), 1, accs, stretch)
         return self.nest.loop(var, i64(0), i64(whole), step, accs, body)

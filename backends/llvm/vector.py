@@ -99,40 +99,52 @@ def totals(b: ir.IRBuilder, xs: list[ir.Value]) -> ir.Value:
     return woven(b, stack)
 
 
-def weave(b: ir.IRBuilder, stack: list[tuple[int, ir.Value]], x: ir.Value) -> None:
-    """Take one more vector whose lanes will be added up (see `totals`). Neighbours are woven together as soon as
-    both are there: few of them are in registers at any time."""
-    step = 1
-    while stack and stack[-1][0] == step:       # lanes with the bit `step` are the second one's
+def near(element: ir.Type) -> int:
+    """Lanes in 16 bytes, within which instructions with two operands interleave two vectors."""
+    return 2 if element == F64 else 4
+
+
+def weave(b: ir.IRBuilder, stack: list[tuple[int, ir.Value]], x: ir.Value, step: int = 1) -> None:
+    """Take one more vector whose lanes will be added up (see `totals`), or one into which `step` of them are woven
+    already. Neighbours are woven together as soon as both are there: few of them are in registers at any time."""
+    while stack and stack[-1][0] == step:
         _, p = stack.pop()
-        pair = _pair(x.type.count, step, 2 if x.type.element == F64 else 4)
-        x = b.fadd(*(_shuffled(b, p, x, lanes) for lanes in pair))
+        x = b.fadd(*(_shuffled(b, p, x, lanes) for lanes in _pair(x.type.count, step, near(x.type.element))))
         step *= 2
     stack.append((step, x))
 
 
-def _pair(n: int, step: int, near: int) -> list[list[int]]:
-    """Two choices of the lanes of two vectors that together have each lane once, with the first vector's where the
-    bit `step` of the place is 0. Within `near` lanes (16 bytes) they are interleaved: instructions with two operands
-    do that, and those with three would take the place of multiply-adds beside them. Further apart, a blend and a
-    choice of what it leaves."""
-    if 2 * step > min(n, near):
-        return [[n * ((lane & step) > 0) + at for lane, at in enumerate(order)]
-                for order in (range(n), (lane ^ step for lane in range(n)))]
-    group = min(n, near)
+def _pair(n: int, step: int, group: int) -> list[list[int]]:
+    """Two choices of the lanes of two vectors that together have each lane once. Within `group` lanes (16 bytes) those
+    of both vectors are interleaved, so that lanes with the bit `step` are the second one's; from there on the groups
+    of the first that are to be added up come before those of the second. Instructions with two operands do all that;
+    those with three would take the place of multiply-adds beside them."""
+    if step >= group:
+        return [_groups(2 * n, group, half) for half in (0, 1)]
+    group = min(n, group)
     return [[n * ((lane & step) > 0) + lane // group * group + half + lane % group // (2 * step) * step + lane % step
              for lane in range(n)] for half in (0, group // 2)]
 
 
+def _groups(n: int, group: int, half: int) -> list[int]:
+    """Every other group of n lanes."""
+    return [start + lane for start in range(half * group, n, 2 * group) for lane in range(group)]
+
+
 def woven(b: ir.IRBuilder, stack: list[tuple[int, ir.Value]]) -> ir.Value:
-    """The sums of the vectors taken, side by side: of what is left, lane l is part of the sum number l % their
-    number; its halves are added."""
+    """The sums of the vectors taken, side by side: what is left of each is added up."""
     (rows, x), = stack
-    n = x.type.count
-    while n > rows:
+    n, group = x.type.count, near(x.type.element)
+    while n > rows:                             # all groups are of the same sums, or neighbours are
+        parts = [_groups(n, group, half) for half in (0, 1)] if rows > group else [range(n // 2), range(n // 2, n)]
+        x = b.fadd(*(_shuffled(b, x, x, lanes) for lanes in parts))
         n //= 2
-        x = b.fadd(*(_shuffled(b, x, x, range(start, start + n)) for start in (0, n)))
     return x
+
+
+def part(b: ir.IRBuilder, x: ir.Value, start: int, count: int) -> ir.Value:
+    """Some neighbouring lanes of a vector, as a vector."""
+    return x if count == x.type.count else _shuffled(b, x, x, range(start, start + count))
 
 
 def _shuffled(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes) -> ir.Value:

@@ -37,6 +37,23 @@ def test_sums_along_the_lanes(n, m, k):
     check(cell_of(lambda b, x, y: b.op("exp", b.contract(x, y, "ik,jk->ij")), (N, K), (M, K)), lambda x: 0.2 * x)
 
 
+@pytest.mark.parametrize("n, m", [(8, 16), (2, 8), (1, 8), (8, 6)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_sums_are_finished_beside_the_next_products(n, m, count):
+    """What is stored also reads an input where the sum was, not where the next products are."""
+    N, M, K = dim("N", n), dim("M", m), dim("K", 32)
+
+    def make(b, x, z, *ys):
+        total = z
+        for y in ys:
+            total = b.op("mul", b.op("add", total, z), b.op("tanh", b.contract(x, y, "ik,jk->ij")))
+        return total
+
+    cell = cell_of(make, (N, K), (N, M), *[(M, K)] * count)
+    check(cell, lambda x: 0.3 * x)
+    check(cell, lambda x: 0.3 * x, torch.float32, 2e-5)
+
+
 def test_an_update_by_a_large_product_is_part_of_the_steps():
     C, K, V = dim("C", 4), dim("K", 24), dim("V", 40)
     cell = cell_of(lambda b, x, y: b.contract(x, y, "ck,cv->kv"), (C, K), (C, V))
