@@ -14,8 +14,11 @@ import ctypes
 import os
 import sys
 import threading
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache
+from itertools import chain, count
 from math import prod
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -31,16 +34,21 @@ KEPT = 1 << 23                 # bytes that a thread keeps as its workspace, at 
 MOST = 256                     # blocks in the pool: each may be looked at when a result wants one
 RECENT = 16                    # blocks lent last, of which the last idle one is taken: it may still be in a cache
 
+Kind = tuple[tuple[int, ...], torch.dtype]      # shape and dtype
+
 _own = threading.local()
 
 
 class Block:
     """Memory of the pool, and on it a tensor of some shape and dtype, of which results are aliases."""
 
-    __slots__ = ("memory", "size", "kind", "tensor", "address", "storage", "handle", "tensors", "holders")
+    __slots__ = ("memory", "size", "tensor", "address", "storage", "handle", "tensors", "holders", "home",
+                 "lent")
 
-    def __init__(self, memory: np.ndarray, shape: tuple[int, ...], dtype: torch.dtype):
-        self.memory, self.size, self.kind = memory, memory.nbytes, (shape, dtype)
+    def __init__(self, memory: np.ndarray, kind: Kind):
+        self.memory, self.size = memory, memory.nbytes
+        self.home = _pool.setdefault(kind, {})
+        shape, dtype = kind
         with torch.inference_mode(False):       # as results, for which autograd may have a use later
             self.tensor = torch.frombuffer(memory, dtype=dtype, count=prod(shape)).view(shape)
         self.address, self.storage = self.tensor.data_ptr(), self.tensor.untyped_storage()
@@ -56,27 +64,67 @@ class Block:
     def claimed(self) -> bool:
         """Take it out of the pool if it is idle. Every change of the pool is one operation of a dictionary: what
         another thread has lent in between is not idle any more, and has left the pool for good."""
-        return self.idle() and _pool.pop(self.address, None) is self and self.idle()
+        return self.idle() and self.home.pop(self.address, None) is self and self.idle()
+
+    def lend(self) -> Tensor:
+        """A result on it; not idle now, while the result lives."""
+        result = self.tensor.data               # no view: those may not be changed in place
+        self.lent = next(_clock)
+        self.home[self.address] = self
+        return result
 
 
-_pool: dict[int, Block] = {}      # by address, the one lent last at the end
+_pool: dict[Kind, dict[int, Block]] = {}      # of a kind by address, the one lent last at the end
+_clock = count()
 
 
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     """torch.empty on the CPU; a large one's storage is the pool's, and so cannot be resized."""
-    nbytes = prod(shape) * dtype.itemsize
-    if nbytes < LARGE:
-        return torch.empty(shape, dtype=dtype)
-    kind, blocks = (shape, dtype), [*_pool.values()]
-    blocks = [*reversed(blocks[-RECENT:]), *blocks[:-RECENT]]
-    block = next((b for b in blocks if b.kind == kind and b.claimed()), None)
-    if block is None:
-        size = _rounded(nbytes)
-        old = next((b for b in blocks if b.size == size and b.claimed()), None)
-        block = Block(_new(size) if old is None else old.memory, shape, dtype)
-    result = block.tensor.data                  # no view: those may not be changed in place
-    _pool[block.address] = block                # not idle now, while the result lives
-    return result
+    return each([(shape, dtype)])[0]
+
+
+def each(kinds: Sequence[Kind]) -> list[Tensor]:
+    """`empty` of each: what a call needs, at once."""
+    found, last, idle = [], None, None
+    for kind in kinds:
+        if kind != last:
+            last, idle = kind, _idle(kind)      # goes on where it was: what is in use is looked at once
+        if (block := next(idle, None)) is None:
+            if (nbytes := _nbytes(kind)) < LARGE:
+                found.append(torch.empty(kind[0], dtype=kind[1]))
+                continue
+            block = _made(kind, nbytes)
+        found.append(block.lend())
+    return found
+
+
+def _idle(kind: Kind) -> Iterator[Block]:
+    """Blocks of a kind, taken out of the pool."""
+    if (held := _pool.get(kind)) is not None:
+        blocks = [*held.values()]
+        for block in chain(reversed(blocks[-RECENT:]), blocks[:-RECENT]):
+            if block.claimed():
+                yield block
+
+
+def _made(kind: Kind, nbytes: int) -> Block:
+    """A block of a kind that has no idle one, on the memory of another of that size, if one is idle."""
+    size = _rounded(nbytes)
+    old = next((block for block in reversed(_blocks()) if block.size == size and block.claimed()), None)
+    return Block(_new(size) if old is None else old.memory, kind)
+
+
+def _blocks() -> list[Block]:
+    """All of the pool, the one lent last at the end. Kinds without any are forgotten."""
+    for kind in [kind for kind, held in [*_pool.items()] if not held]:
+        _pool.pop(kind, None)
+    return sorted((block for held in [*_pool.values()] for block in [*held.values()]), key=attrgetter("lent"))
+
+
+@lru_cache(maxsize=1024)
+def _nbytes(kind: Kind) -> int:
+    shape, dtype = kind
+    return prod(shape) * dtype.itemsize
 
 
 def workspace(nbytes: int) -> Tensor:
@@ -103,7 +151,7 @@ def _aligned(size: int, pages: int) -> Tensor:
 
 def free_memory() -> int:
     """Return the memory of results that are gone to the system. Gives the number of bytes."""
-    return sum(block.size for block in list(_pool.values()) if block.claimed())
+    return sum(block.size for block in _blocks() if block.claimed())
 
 
 @cache
@@ -123,10 +171,13 @@ def _rounded(nbytes: int) -> int:
 
 def _new(size: int) -> np.ndarray:
     """A block's memory. Those lent longest ago leave the pool for it: memory in use goes when its tensors do."""
-    for address in list(_pool):
-        if len(_pool) < MOST and sum(block.size for block in list(_pool.values())) + size <= limit():
+    blocks = _blocks()
+    held = sum(block.size for block in blocks)
+    for many, block in zip(range(len(blocks), 0, -1), blocks):
+        if many < MOST and held + size <= limit():
             break
-        _pool.pop(address, None)
+        block.home.pop(block.address, None)
+        held -= block.size
     return (torch.empty(size, dtype=torch.uint8) if size < HUGE else _aligned(size, size // HUGE)).numpy()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from math import prod
 
 import torch
@@ -15,20 +15,19 @@ from ...compiler.schedules.build import backward_kernel, forward_kernel, recompu
 from ...compiler.schedules.kernel import PER_STEP, Kernel
 from ...compiler.schedules.printer import print_kernel
 from ...compiler.schedules.strips import striped
-from ...ir.cell import Cell, Input, Output, Param, State
+from ...ir.cell import Cell, Output
 from ...ir.types import Type
 from ..fold import Fold, of_a_step
-from ..pages import empty
+from ..pages import Kind, each
 from . import threads
-from .launch import Folded, Launch, registers, tuned
+from .gradients import Gradients, Meta
+from .launch import SIZES, Folded, Launch, registers, tuned
 from .stepper import Stepper
 
 DEVICES = ("cpu",)
 FEW_ROWS = 32                  # rows up to which reading weights where they lie costs less than packing them
 FEW = 256                      # sequences up to which a step packs no weights
 CHECK_BYTES = 256 * 1024       # values of one tile that the recomputing backward pass keeps
-Meta = tuple[tuple[int, ...], torch.dtype]              # sizes (without B and T) and dtype
-Gradient = tuple[int, tuple[int, ...], torch.dtype]     # the same of a gradient, after its port's place in the cell
 
 
 def prepare(cell: Cell, save: str = "auto") -> Lowered:
@@ -73,14 +72,14 @@ class LlvmExecutable:
 
     @cached_property
     def infer(self) -> Launch:
-        return Launch(self._forward, self.dtype, self._names, folded=self._folded)
+        return Launch(self._forward, self.dtype, self._operands, self._results, folded=self._folded)
 
     @cached_property
     def single(self) -> Launch:
         """The same without packs."""
         if not self.infer.packs:
             return self.infer
-        return Launch(forward_kernel(self.cell, "step", packing=False), self.dtype, self._names,
+        return Launch(forward_kernel(self.cell, "step", packing=False), self.dtype, self._operands, self._results,
                       folded=self._folded)
 
     @cached_property
@@ -91,7 +90,7 @@ class LlvmExecutable:
         kernel = forward_kernel(cell, "forward_checkpoints" if self.recompute else "forward_keeping",
                                 checkpoint=self.recompute)
         tape = self._tape("out")
-        return Launch(kernel, self.dtype, self._names + tape, tape, self.tile, self._folded)
+        return Launch(kernel, self.dtype, self._operands, self._results + tape, tape, self.tile, self._folded)
 
     @cached_property
     def back(self) -> Launch:
@@ -107,10 +106,11 @@ class LlvmExecutable:
 
     def _launch_back(self, kernel: Kernel, outputs: Sequence[Output]) -> Launch:
         c, a, tape = self.cell, self.lowered.adjoint.backward, self._tape("in")
-        names = [*self._operands, *tape, *(f"in.d.{o.name}" for o in c.outputs),
-                 *(f"first.d.{s.name}" for s in c.states), *(f"out.{o.name}" for o in outputs),
-                 *(f"final.{s.name}" for s in a.states), *(f"sum.{o.name}" for o in a.sums)]
-        return Launch(kernel, self.dtype, names, tape, self.tile, self._folded)
+        operands = [*self._operands, *tape, *(f"in.d.{o.name}" for o in c.outputs),
+                    *(f"first.d.{s.name}" for s in c.states)]
+        results = [*(f"out.{o.name}" for o in outputs), *(f"final.{s.name}" for s in a.states),
+                   *(f"sum.{o.name}" for o in a.sums)]
+        return Launch(kernel, self.dtype, operands, results, tape, self.tile, self._folded)
 
     @cached_property
     def _folded(self) -> Folded | None:
@@ -129,10 +129,9 @@ class LlvmExecutable:
                 for p in some]
 
     @cached_property
-    def _names(self) -> list[str]:
-        """The same, and the results."""
-        return [*self._operands, *(f"out.{o.name}" for o in self.cell.outputs),
-                *(f"final.{s.name}" for s in self.cell.states)]
+    def _results(self) -> list[str]:
+        """Its results, but for the tape."""
+        return [*(f"out.{o.name}" for o in self.cell.outputs), *(f"final.{s.name}" for s in self.cell.states)]
 
     def _tape(self, space: str) -> list[str]:
         """What is kept, `space` being where the kernel has it unless it is states."""
@@ -161,14 +160,13 @@ class LlvmExecutable:
     def forward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor], *,
                 seed: int, training: bool, keep: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         B, T = _batch(inputs, states)
-        outputs = [empty(B, T, *sizes, dtype=dtype) for sizes, dtype in self._outputs]
-        tape = [empty(*shape, dtype=dtype) for shape, dtype in self.tape_meta(B, T)] if keep else []
+        made, ys = each(self._room(B, T, keep)), len(self._outputs)
+        outputs, finals, tape = made[:ys], made[ys:ys + len(states)], made[ys + len(states):]
         n = self._own_steps(T)
         if B == 0 or n == 0:
             return outputs, [s.clone(memory_format=torch.contiguous_format) for s in states], tape
-        finals = [empty(B, *sizes, dtype=dtype) for sizes, dtype in self._finals]
         run = self.keep if keep else self._both[B * n > FEW_ROWS]
-        run(B, n, [*inputs, *params, *states, *outputs, *finals, *tape], seed=seed, training=training)
+        run(B, T, [*inputs, *params, *states, *made], seed=seed, training=training)
         return outputs, finals, tape
 
     def backward(self, inputs: Sequence[Tensor], params: Sequence[Tensor], states: Sequence[Tensor],
@@ -176,22 +174,22 @@ class LlvmExecutable:
                  seed: int, training: bool, of_inputs: bool = True,
                  ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         B, T = _batch(inputs, states)
-        n = self._own_steps(T)
         run = self.back if of_inputs else self.lean         # made here, whatever B and T
-        of_x, of_state, of_param = self._gradients
-        grads = [empty(B, T, *sizes, dtype=dtype) for _, sizes, dtype in of_x if of_inputs]
-        finals = [empty(B, *sizes, dtype=dtype) for _, sizes, dtype in of_state]
-        blocks = run.geometry(B, n)[1] if of_param and B and n else 1
-        lead = (blocks,) if blocks > 1 else ()
-        sums = [empty(*lead, *sizes, dtype=dtype).zero_() for _, sizes, dtype in of_param]
+        of, n = self._gradients, self._own_steps(T)
+        blocks = run.geometry(B, n)[1] if of.params and B and n else 1
+        made = each(self._room_back(B, T, of_inputs, blocks))
+        first, sums = len(made) - len(of.params) - len(of.states), len(made) - len(of.params)
+        for x in made[sums:]:
+            x.zero_()
         if B and n:
-            run(B, n, [*inputs, *params, *states, *tape, *_given(d_outputs, self._outputs, (B, T)),
-                       *_given(d_finals, self._finals, (B,)), *grads, *finals, *sums], seed=seed, training=training)
+            run(B, T, [*inputs, *params, *states, *tape, *_given(d_outputs, self._outputs, (B, T)),
+                       *_given(d_finals, self._finals, (B,)), *made], seed=seed, training=training)
         else:
-            finals = [x.zero_() if (d := d_finals[at]) is None else d.clone() for x, (at, *_) in zip(finals, of_state)]
-        return (_placed(grads, of_x, len(inputs)),
-                _placed([x.sum(0) for x in sums] if lead else sums, of_param, len(params)),
-                _placed(finals, of_state, len(states)))
+            made[first:sums] = [x.zero_() if (d := d_finals[at]) is None else d.clone()
+                                for x, (at, *_) in zip(made[first:sums], of.states)]
+        if blocks > 1:
+            made[sums:] = [x.sum(0) for x in made[sums:]]
+        return of.placed(made, of_inputs)
 
     def kept(self, tape: Sequence[Tensor]) -> dict[str, Tensor]:
         """What a tape holds, by the names of the adjoint's inputs, [B, T, *shape]; nothing where it is states only."""
@@ -234,7 +232,8 @@ class LlvmExecutable:
             lead = [(B,)] * len(c.inputs) + [()] * len(c.params) + [(B,)] * (len(c.states) + len(results))
             metas = [*(self._meta(p.type) for p in (*c.inputs, *c.params, *c.states)), *results]
             self._steppers[key] = Stepper(self.single, B, {
-                name: (rows + sizes, dtype) for name, rows, (sizes, dtype) in zip(self._names, lead, metas)})
+                name: (rows + sizes, dtype)
+                for name, rows, (sizes, dtype) in zip(self._operands + self._results, lead, metas)})
         return self._steppers[key]
 
     @cached_property
@@ -304,20 +303,20 @@ class LlvmExecutable:
         return [self._meta(types[o.value].type) for o in self._each_step]
 
     @cached_property
-    def _gradients(self) -> tuple[list[Gradient], list[Gradient], list[Gradient]]:
-        """What the backward kernel gives of inputs, states and params, in its order."""
-        c, a = self.cell, self.lowered.adjoint.backward
-        types = a.nodes()
+    def _gradients(self) -> Gradients:
+        return Gradients.of(self.cell, self.lowered.adjoint.backward, self._meta, self.fold)
 
-        def each(ports: Sequence[Input | Param | State], made: Iterable[tuple[str, Type]]) -> list[Gradient]:
-            places = {f"d.{p.name}": at for at, p in enumerate(ports)}
-            return [(places[name], *self._meta(t)) for name, t in made]
+    @cached_property
+    def _room(self) -> Callable[[int, int, bool], list[Kind]]:
+        """What forward makes for B, T, keep: outputs, final states, the tape."""
+        return lru_cache(maxsize=SIZES)(lambda B, T, keep: [
+            *(((B, T, *sizes), dtype) for sizes, dtype in self._outputs),
+            *(((B, *sizes), dtype) for sizes, dtype in self._finals), *(self.tape_meta(B, T) if keep else ())])
 
-        of_x = each(c.inputs, ((o.name, types[o.value].type) for o in a.outputs))
-        if self.fold is not None:
-            of_x = [(at, of_a_step(sizes, self.fold.inputs[at]), dtype) for at, sizes, dtype in of_x]
-        return (of_x, each(c.states, ((s.name, s.type) for s in a.states)),
-                each(c.params, ((o.name, types[o.value].type) for o in a.sums)))
+    @cached_property
+    def _room_back(self) -> Callable[[int, int, bool, int], list[Kind]]:
+        """What backward makes; see `Gradients.kinds`."""
+        return lru_cache(maxsize=SIZES)(self._gradients.kinds)
 
     def _meta(self, t: Type) -> Meta:
         return t.sizes, {"real": self.dtype, "int": torch.int64, "bool": torch.bool}[t.kind]
@@ -331,11 +330,3 @@ def _given(cotangents: Sequence[Tensor | None], meta: Sequence[Meta], lead: tupl
     """None is one zero for all rows, where the value is real."""
     return [torch.zeros(sizes, dtype=dtype).expand(*lead, *sizes) if d is None and dtype.is_floating_point else d
             for d, (sizes, dtype) in zip(cotangents, meta)]
-
-
-def _placed(values: Sequence[Tensor], places: Sequence[Gradient], n: int) -> list[Tensor | None]:
-    """The values at their places among n ports."""
-    found: list[Tensor | None] = [None] * n
-    for x, (at, *_) in zip(values, places):
-        found[at] = x
-    return found

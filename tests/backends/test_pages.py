@@ -59,6 +59,18 @@ def test_idle_memory_is_limited_and_can_be_given_back(monkeypatch):
     assert free_memory() == 0
 
 
+def test_several_at_once_are_as_one_by_one():
+    kinds = [((N,), torch.float32), ((N,), torch.float32), ((3,), torch.int64), ((2, N), torch.float32),
+             ((N,), torch.float32)]
+    for _ in range(2):
+        held = pages.each(kinds)
+        assert [(tuple(x.shape), x.dtype) for x in held] == kinds
+        addresses = {x.data_ptr() for x in held}
+        assert len(addresses) == len(kinds)
+        del held
+    assert {x.data_ptr() for x in pages.each(kinds) if x.numel() >= N} <= addresses
+
+
 def test_sizes_near_each_other_share_blocks():
     address = empty(N + 5, dtype=torch.float32).data_ptr()
     assert empty(N + 5_000, dtype=torch.float32).data_ptr() == address
@@ -152,7 +164,7 @@ def test_a_result_has_a_version_of_its_own():
 
 def test_results_that_are_held_do_not_fill_the_pool():
     held = [empty(LARGE // 4, dtype=torch.float32).fill_(i) for i in range(pages.MOST + 9)]
-    assert len(pages._pool) == pages.MOST
+    assert len(pages._blocks()) == pages.MOST
     assert all((x == i).all() for i, x in enumerate(held))
     held.clear()
     assert free_memory() == pages.MOST * LARGE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 import torch
 from ostinato.backends.llvm import executable as llvm
@@ -61,18 +63,13 @@ def test_the_same_numbers_past_the_caches(D, dtype, monkeypatch):
         assert torch.equal(a, b)
 
 
-def off(shape, by: int, pad: int = 0):
-    """Memory that begins `by` elements after a register's place, rows `pad` elements apart from each other."""
-    B, T, D = shape
-    return torch.zeros(B * T * (D + pad) + 64)[by:].as_strided(shape, (T * (D + pad), D + pad, 1))
-
-
-@pytest.mark.parametrize("by, pad", [(1, 0), (0, 1), (0, 64), (16, 16)])
-def test_results_that_begin_anywhere(by, pad, monkeypatch):
+@pytest.mark.parametrize("by", [1, 16])
+def test_results_that_begin_anywhere(by, monkeypatch):
+    """`by` elements after a register's place."""
     wanted = results(executable(64, torch.float32), 2, 9, 64)
     monkeypatch.setattr(launch, "STREAM_BYTES", 0)
-    monkeypatch.setattr(llvm, "empty", lambda *shape, dtype: off(shape, by, pad) if len(shape) == 3 else
-                        torch.empty(shape, dtype=dtype))
+    monkeypatch.setattr(llvm, "each", lambda kinds: [
+        torch.empty(prod(shape) + by, dtype=dtype)[by:].view(shape) for shape, dtype in kinds])
     for a, b in zip(results(executable(64, torch.float32), 2, 9, 64), wanted):
         assert torch.equal(a, b)
 
