@@ -296,35 +296,34 @@ class _Back:
                  rows: dict[Name, ir.Value], readers: int, writers: int):
         self.b, self.real, self.n, self.k, self.lanes, self.g, self.rows = b, real, n, k, lanes, g, rows
         self.readers, self.writers = range(readers), range(writers)
-        self.sofar: set[tuple[Name, int]] = set()       # results that have been stored
+        self.ends = ("end a", 0) in rows
+        self.by: dict[tuple[Name, int], ir.Value | None] = {}       # results so far; None is 0
+        if self.ends:           # a row's factor is a sum over what is before all rows
+            self.by = {(("by a", r), i): self.get(("end a", r), i) for r in self.readers for i in range(n)}
 
     def emit(self) -> None:
-        if ("end x", 0) in self.rows:
-            self.behind()
-        self.stretch(0, self.n)
+        if self.ends and self.leaf(self.n):
+            self.behind(0, self.n, None)
+        self.stretch(0, self.n, self.ends)
         zero = splat(self.b, ir.Constant(self.real, 0), self.lanes)
         for name in self.rows:
             for i in range(self.n):
-                if name[0].startswith("by") and (name, i) not in self.sofar:
-                    self.put(name, i, zero)
+                if name[0].startswith("by") and self.by.get((name, i)) is None:
+                    self.store(name, i, zero)
+
+    def leaf(self, rows: int) -> bool:
+        return rows <= (LEAF if len(self.readers) == len(self.writers) == 1 else LEAF // 2)
 
     # -- elements -----------------------------------------------------------
     def get(self, name: Name, i: int) -> ir.Value:
         return load(self.b, self.rows[name], i64(i * self.k), "real", self.real, self.lanes, 1)
 
+    def store(self, name: Name, i: int, value: ir.Value | None) -> None:
+        if value is not None:
+            store(self.b, value, self.rows[name], i64(i * self.k), "real", self.real, self.lanes, 1)
+
     def decay(self, i: int) -> ir.Value:
         return self.get(("d", 0), i)
-
-    def known(self, name: Name, i: int) -> ir.Value | None:
-        """A result as far as it has been computed; None is 0. A row's factor is a sum over what is before all rows."""
-        if name[0] == "by a" and (name, i) not in self.sofar and ("end a", name[1]) in self.rows:
-            return self.get(("end a", name[1]), i)
-        return self.get(name, i) if (name, i) in self.sofar else None
-
-    def put(self, name: Name, i: int, value: ir.Value | None) -> None:
-        if value is not None:
-            self.sofar.add((name, i))
-            store(self.b, value, self.rows[name], i64(i * self.k), "real", self.real, self.lanes, 1)
 
     def factor(self, r: int, w: int, i: int, j: int) -> ir.Value:
         at = ((r * len(self.writers) + w) * self.n + i) * self.n + j
@@ -337,80 +336,97 @@ class _Back:
     def plus(self, p: ir.Value, q: ir.Value, sofar: ir.Value | None) -> ir.Value:
         return self.b.fmul(p, q) if sofar is None else fma(self.b, p, q, sofar)
 
-    def behind(self) -> None:
-        """What all rows are to what comes behind the last one: that has a factor for each writer's rows."""
+    def add(self, name: Name, i: int, p: ir.Value, q: ir.Value | None) -> None:
+        """p q (q None: 1) more for a result."""
+        sofar = self.by.get((name, i))
+        if q is None:
+            self.by[name, i] = p if sofar is None else self.b.fadd(p, sofar)
+        else:
+            self.by[name, i] = self.plus(p, q, sofar)
+
+    def written(self, m: int, factors: Callable[[int], ir.Value], up: ir.Value | None) -> ir.Value:
+        """What comes up behind row m: what came up to it, and its own rows with their factors."""
+        new = None
+        for w in self.writers:
+            new = self.plus(self.get(("x", w), m), factors(w), new)
+        return new if up is None else fma(self.b, self.decay(m), up, new)
+
+    def behind(self, low: int, high: int, up: ir.Value | None) -> ir.Value | None:
+        """What rows up to the last one are to what comes behind that: it has a factor for each writer's rows. `up`:
+        what comes up to them. The product of their decays."""
         p: ir.Value | None = None
         after: dict[int, ir.Value | None] = {}
-        for m in reversed(range(self.n)):
+        for m in reversed(range(low, high)):
             after[m] = p
             for w in self.writers:
-                self.put(("by x", w), m, self.times(p, self.get(("end x", w), m)))
+                self.add(("by x", w), m, self.get(("end x", w), m), p)
             p = self.times(p, self.decay(m))
-        up: ir.Value | None = None
-        for m in range(self.n):
+        for m in range(low, high):
             if up is not None:
-                self.put(("by d", 0), m, self.times(after[m], up))
-            new = None
-            for w in self.writers:
-                new = self.plus(self.get(("x", w), m), self.get(("end x", w), m), new)
-            up = new if up is None else fma(self.b, self.decay(m), up, new)
+                self.add(("by d", 0), m, up, after[m])
+            if m + 1 < high:
+                up = self.written(m, lambda w: self.get(("end x", w), m), up)
+        return p
 
     # -- stretches of rows ----------------------------------------------------
-    def stretch(self, low: int, high: int) -> None:
-        """Rows of which "by a" holds the sums over the rows before `low`, decayed up to there."""
-        if high - low <= (LEAF if len(self.readers) == len(self.writers) == 1 else LEAF // 2):
+    def stretch(self, low: int, high: int, ends: bool = False) -> None:
+        """Rows of which "by a" holds the sums over the rows before `low`, decayed up to there. `ends`: all rows, with
+        what comes behind them."""
+        if self.leaf(high - low):
             self.pairs(low, high)
             return
         middle = (low + high + 1) // 2
-        self.across(low, middle, high)
+        self.across(low, middle, high, ends)
         self.stretch(low, middle)
         self.stretch(middle, high)
 
     def pairs(self, low: int, high: int) -> None:
         """Row by row: the sums up to each row before it, then the row itself back down to each of them."""
-        stretch = range(low, high)
-        by_d = {i: self.known(("by d", 0), i) for i in stretch}
-        by_x = {(w, i): self.known(("by x", w), i) for w in self.writers for i in stretch}
-        for i in stretch:
+        for i in range(low, high):
             factors = {(r, w, m): self.factor(r, w, i, m) for m in range(low, i)
                        for r in self.readers for w in self.writers}
             up: dict[tuple[int, int], ir.Value | None] = {}
             for r in self.readers:
-                up[r, low] = self.known(("by a", r), i)
+                up[r, low] = self.by.get((("by a", r), i))
                 for m in range(low, i):
-                    new = None
-                    for w in self.writers:
-                        new = self.plus(factors[r, w, m], self.get(("x", w), m), new)
-                    up[r, m + 1] = new if up[r, m] is None else fma(self.b, self.decay(m), up[r, m], new)
-                self.put(("by a", r), i, up[r, i])
+                    up[r, m + 1] = self.written(m, lambda w: factors[r, w, m], up[r, m])
+                self.by[("by a", r), i] = up[r, i]
+                self.store(("by a", r), i, up[r, i])
             zs = [self.get(("a", r), i) for r in self.readers]
             for m in reversed(range(low, i)):
                 for r, z in enumerate(zs):
                     for w in self.writers:
-                        by_x[w, m] = self.plus(factors[r, w, m], z, by_x[w, m])
+                        self.add(("by x", w), m, factors[r, w, m], z)
                     if (before := up[r, m]) is not None:
-                        by_d[m] = self.plus(z, before, by_d[m])
+                        self.add(("by d", 0), m, z, before)
                 if m > low:
                     zs = [self.b.fmul(z, self.decay(m)) for z in zs]
-        for i, value in by_d.items():
-            self.put(("by d", 0), i, value)
-        for (w, i), value in by_x.items():
-            self.put(("by x", w), i, value)
+        for i in range(low, high):
+            self.store(("by d", 0), i, self.by.get((("by d", 0), i)))
+            for w in self.writers:
+                self.store(("by x", w), i, self.by.get((("by x", w), i)))
 
-    def across(self, low: int, middle: int, high: int) -> None:
-        """What the rows before and after the middle are to each other: both are decayed up to there once."""
+    def across(self, low: int, middle: int, high: int, ends: bool) -> None:
+        """What the rows before and after the middle are to each other, and to what comes behind all of them: the former
+        are decayed up to the middle once, and so are the latter."""
         early, late = range(low, middle), range(middle, high)
         down: dict[int, ir.Value | None] = {middle - 1: None}       # from the middle to each row before it
         for j in reversed(range(low, middle - 1)):
             down[j] = self.times(down[j + 1], self.decay(j + 1))
         carried = {(w, j): self.times(self.get(("x", w), j), down[j]) for w in self.writers for j in early}
         whole = self.times(down[low], self.decay(low))
-        sums: dict[tuple[int, int], ir.Value | None] = dict.fromkeys(carried)       # over the late rows
+        sums: dict[tuple[int, int], ir.Value | None] = dict.fromkeys(carried)       # over what is late
+        if ends:
+            up: ir.Value | None = None
+            for (w, j), x in carried.items():
+                up = self.plus(x, self.get(("end x", w), j), up)
+            p = self.behind(middle, high, up)
+            sums = {(w, j): self.times(p, self.get(("end x", w), j)) for w, j in carried}
         through, p = None, None                                     # what passes all early rows; decay from the middle
         for i in late:
             for r in self.readers:
                 row = self.times(self.get(("a", r), i), p)
-                before, total = self.known(("by a", r), i), None
+                before, total = self.by.get((("by a", r), i)), None
                 for w, j in carried:
                     f = self.factor(r, w, i, j)
                     total = self.plus(f, carried[w, j], total)
@@ -418,21 +434,12 @@ class _Back:
                 if before is not None:
                     through = self.plus(row, before, through)
                     total = fma(self.b, whole, before, total)
-                self.put(("by a", r), i, total)
+                self.by[("by a", r), i] = total
             p = self.times(p, self.decay(i))
         up = through
         for m in early:
             if up is not None:
-                self.put(("by d", 0), m, self.added(("by d", 0), m, up, down[m]))
-            new = None
+                self.add(("by d", 0), m, up, down[m])
             for w in self.writers:
-                self.put(("by x", w), m, self.added(("by x", w), m, sums[w, m], down[m]))
-                new = self.plus(self.get(("x", w), m), sums[w, m], new)
-            up = new if up is None else fma(self.b, self.decay(m), up, new)
-
-    def added(self, name: Name, i: int, p: ir.Value, q: ir.Value | None) -> ir.Value:
-        """A result with p q (q None: 1) more."""
-        sofar = self.known(name, i)
-        if q is None:
-            return p if sofar is None else self.b.fadd(p, sofar)
-        return self.plus(p, q, sofar)
+                self.add(("by x", w), m, sums[w, m], down[m])
+            up = self.written(m, lambda w: sums[w, m], up)
