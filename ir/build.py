@@ -151,13 +151,15 @@ class Builder:
     def decayed_back(self, g: str, readers: tuple[str, ...], d: str, writers: tuple[str, ...],
                      factors: tuple[str, ...] = ()) -> str:
         """The derivatives of the sum over pairs of g[i, j] reader[i] D(i, j) writer[j] by all of these rows, side by
-        side: [..., operands, n, k]. With factors of what `ends` gives, those of their products' sums, too."""
+        side: [..., operands, n, k]. With factors of what `ends` gives (and then one of the product of all decays, or
+        not), those of their products' sums, too."""
         args = (*readers, d, *writers)
         return self.add("decayed_back", (g, *factors, *args), beside(self.type(d), len(args)), "back",
                         readers=len(readers), ends=bool(factors))
 
     def ends_back(self, factors: tuple[str, ...], readers: tuple[str, ...], d: str, writers: tuple[str, ...]) -> str:
-        """The derivatives of the sum of factors times what `ends` gives: [..., operands, n, k]."""
+        """The derivatives of the sum of factors times what `ends` gives (and then, or not, of one [..., k] times the
+        product of all decays): [..., operands, n, k]."""
         args = (*readers, d, *writers)
         return self.add("ends_back", (*factors, *args), beside(self.type(d), len(args)), "back", readers=len(readers))
 

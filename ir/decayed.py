@@ -52,11 +52,15 @@ def ends(rows: Sequence[Tensor], readers: int) -> Tensor:
 
 
 def ends_back(operands: Sequence[Tensor], readers: int) -> Tensor:
-    """The derivatives of the sum of factors times `ends` by every one of its rows, side by side; the factors first."""
+    """The derivatives of the sum of factors times `ends` by every one of its rows, side by side; the factors first,
+    and behind them there may be one [..., k] of the product of all decays."""
     factors, rows = operands[:len(operands) // 2], operands[len(operands) // 2:]
     d = rows[readers]
     axis, out = d.dim() - 2, [torch.zeros_like(d)] * len(rows)
-    for i, c in enumerate(factors):
+    if len(factors) == len(rows):
+        others = multiply(cumprod(d, axis, False), cumprod(d, axis, True))
+        out[readers] = multiply(others, factors[-1].unsqueeze(axis).expand_as(d))
+    for i, c in enumerate(factors[:len(rows) - 1]):
         late = i >= readers
         out[i + late] = multiply(c, cumprod(d, axis, late))
         out[readers] = out[readers] + cumprod_back(d, multiply(c, rows[i + late]), axis, late)

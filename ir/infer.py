@@ -240,10 +240,15 @@ def _decayed(n: Node, *operands: Type) -> Type:
         factors = len(rest) // 2
     rows = rest[factors:]
     writers = len(rows) - 1 - readers
-    enough = writers >= 0 and len(rows) > 1 if alone else writers > 0
-    _need(enough and factors in (0, len(rows) - 1), "arity",
+    whole = factors == len(rows)                        # one of the product of all decays, too
+    enough = writers >= 0 and len(rows) > 1 - whole if alone else writers > 0
+    _need(enough and (whole or factors in (0, len(rows) - 1)), "arity",
           f"{n.op} of {readers} readers does not take {len(operands)} operands")
     d = rows[readers]
+    if whole:
+        product, rest = rest[factors - 1], (*rest[:factors - 1], *rows)
+        _need(d.rank > 1 and product == d.with_shape((*d.shape[:-2], d.shape[-1])), "shape",
+              f"{n.op}: {product} is not the product of the rows of {d}")
     _rows(n, d, rest, gram, readers * writers)
     return {"decayed": grams(d, readers * writers), "ends": beside(d, len(rows) - 1)}.get(n.op, beside(d, len(rows)))
 

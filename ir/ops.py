@@ -125,7 +125,8 @@ OPS: dict[str, Op] = _table(
     Op("decayed_back", "linalg", -1, ("real",), "same", ("readers", "ends"),
        "decayed_back(G, a, ..., d, x, ...), G of all pairs: the derivatives of the sum over pairs of sum G[i, j] a[i] "
        "D(i, j) x[j] by every a, d and every x, side by side [..., operands, n, k]; if `ends`, after G a factor for "
-       "every a and x: those of the sums of factors times `ends`, too; has none itself"),
+       "every a and x, and if one operand more for the product of all d [..., k]: those of the sum of factors times "
+       "`ends` and that product, too; has none itself"),
     Op("ends_back", "linalg", -1, ("real",), "same", ("readers",), "ends_back(factors ..., a, ..., d, x, ...): as "
        "decayed_back, without G"),
 )

@@ -49,7 +49,8 @@ def function(module: ir.Module, node: Node, real: ir.Type, n: int, k: int, width
         g, operands = (None, operands) if node.op == "ends_back" else (operands[0], operands[1:])
         few = len(operands) // 2 if node.op == "ends_back" or node.attr("ends") else 0
         factors, operands = operands[:few], operands[few:]
-        parts = factors, operands[:readers], operands[readers], operands[readers + 1:], y
+        whole = factors.pop() if len(factors) == len(operands) else None
+        parts = factors, whole, operands[:readers], operands[readers], operands[readers + 1:], y
         rows.ends_back(*parts) if g is None else rows.back(g, *parts)
     rows.nest.b.ret_void()
     return fn
@@ -223,8 +224,9 @@ class _Rows:
 
         self.columns(block)
 
-    def ends_back(self, factors, readers, d, writers, y) -> None:
-        """Either way the sums u behind (before) every row, where a result will be, then the products up to it."""
+    def ends_back(self, factors, whole, readers, d, writers, y) -> None:
+        """Either way the sums u behind (before) every row, where a result will be, then the products up to it. The
+        factor of the product of all decays is one more sum behind the last row."""
         size, n = self.n * self.k, i64(self.n)
         by = [self.nest.b.gep(y, [i64(i * size)]) for i in range(len(readers) + 1 + len(writers))]
         late, early = list(zip(factors, readers, by)), list(zip(factors[len(readers):], writers, by[len(readers) + 1:]))
@@ -253,11 +255,12 @@ class _Rows:
                     return self.products(ps, self.row(d, i, column, parts))
                 return one
 
+            last = self.row(whole, i64(0), column, parts) if whole else self.zeros(parts)
             for some, down in ((late, False), (early, True)):
-                if some:
-                    to = by_d if some is late else some[0][2]
-                    self.each("i", i64(0), n, self.zeros(parts), sums(some, to), down=not down)
-                    self.each("i", i64(0), n, self.ones(parts), products(some, some is early and late, to), down=down)
+                if some or whole and not down:
+                    to, sofar = (some[0][2], late or whole) if down else (by_d, None)
+                    self.each("i", i64(0), n, self.zeros(parts) if down else last, sums(some, to), down=not down)
+                    self.each("i", i64(0), n, self.ones(parts), products(some, sofar, to), down=down)
 
         self.columns(block)
 
@@ -267,18 +270,20 @@ class _Rows:
     def products(self, xs: list[ir.Value], ys: list[ir.Value]) -> list[ir.Value]:
         return [self.nest.b.fmul(x, y) for x, y in zip(xs, ys)]
 
-    def back(self, g, factors, readers, d, writers, y) -> None:
+    def back(self, g, factors, whole, readers, d, writers, y) -> None:
         size = self.n * self.k
         bases = [(("a", r), a) for r, a in enumerate(readers)] + [(("d", 0), d)]
         bases += [(("x", w), x) for w, x in enumerate(writers)]
-        ends = list(zip((name for name, _ in bases if name[0] != "d"), factors))
+        names = (name for name, _ in bases if name[0] != "d")
+        ends = [((f"end {kind}", r), base) for (kind, r), base in zip(names, factors)]
+        ends += [(("whole", 0), whole)] if whole else []
 
         def block(column, parts):
             for offset, lanes in parts:
                 b = self.nest.b
                 at = b.add(column, i64(offset))
                 rows = {name: b.gep(base, [at]) for name, base in bases}
-                rows |= {(f"end {kind}", r): b.gep(base, [at]) for (kind, r), base in ends}
+                rows |= {name: b.gep(base, [at]) for name, base in ends}
                 rows |= {(f"by {kind}", r): b.gep(y, [b.add(at, i64(place * size))])
                          for place, ((kind, r), _) in enumerate(bases)}
                 _Back(b, self.real, self.n, self.k, lanes, g, rows, len(readers), len(writers)).emit()
@@ -303,7 +308,7 @@ class _Back:
 
     def emit(self) -> None:
         if self.ends and self.leaf(self.n):
-            self.behind(0, self.n, None)
+            self.behind(0, self.n, self.last())
         self.stretch(0, self.n, self.ends)
         zero = splat(self.b, ir.Constant(self.real, 0), self.lanes)
         for name in self.rows:
@@ -324,6 +329,10 @@ class _Back:
 
     def decay(self, i: int) -> ir.Value:
         return self.get(("d", 0), i)
+
+    def last(self) -> ir.Value | None:
+        """The factor of the product of all decays: what comes up to all rows goes on to it."""
+        return self.get(("whole", 0), 0) if ("whole", 0) in self.rows else None
 
     def factor(self, r: int, w: int, i: int, j: int) -> ir.Value:
         at = ((r * len(self.writers) + w) * self.n + i) * self.n + j
@@ -416,13 +425,14 @@ class _Back:
         carried = {(w, j): self.times(self.get(("x", w), j), down[j]) for w in self.writers for j in early}
         whole = self.times(down[low], self.decay(low))
         sums: dict[tuple[int, int], ir.Value | None] = dict.fromkeys(carried)       # over what is late
+        through, p = None, None                                     # what passes all early rows; decay from the middle
         if ends:
-            up: ir.Value | None = None
+            up = None if (last := self.last()) is None else self.b.fmul(whole, last)
             for (w, j), x in carried.items():
                 up = self.plus(x, self.get(("end x", w), j), up)
-            p = self.behind(middle, high, up)
-            sums = {(w, j): self.times(p, self.get(("end x", w), j)) for w, j in carried}
-        through, p = None, None                                     # what passes all early rows; decay from the middle
+            rest = self.behind(middle, high, up)
+            sums = {(w, j): self.times(rest, self.get(("end x", w), j)) for w, j in carried}
+            through = None if last is None else self.times(rest, last)
         for i in late:
             for r in self.readers:
                 row = self.times(self.get(("a", r), i), p)

@@ -136,16 +136,39 @@ def test_ends(n, k, readers, writers, dtype, tolerance):
 
 @pytest.mark.parametrize("n, k", [(1, 3), (2, 16), (5, 1), (16, 64), (9, 21), (8, 60), (18, 5)])
 @pytest.mark.parametrize("readers, writers", [(1, 1), (2, 2), (1, 3), (3, 1)])
-def test_derivatives_with_ends(n, k, readers, writers):
+@pytest.mark.parametrize("product", [False, True])
+def test_derivatives_with_ends(n, k, readers, writers, product):
     L, N, K, operands = dim("L", 2), dim("N", n), dim("K", k), readers + writers
     P = () if readers * writers == 1 else (dim(str(readers * writers), readers * writers),)
-    some = lambda x: torch.where(x.abs() > 0.5, x, 0.0)
 
-    def make(b, g, d, *rows):
+    def make(b, g, c, d, *rows):
         at = operands + readers
-        return b.decayed_back(g, rows[operands:at], d, rows[at:], rows[:operands])
+        return b.decayed_back(g, rows[operands:at], d, rows[at:], (*rows[:operands], *([c] if product else [])))
 
-    cell = cell_of(make, (L, *P, N, N), *[(L, N, K)] * (1 + 2 * operands))
+    same_without_gradients(cell_of(make, (L, *P, N, N), (L, K), *[(L, N, K)] * (1 + 2 * operands)))
+
+
+@pytest.mark.parametrize("n, k", [(1, 3), (5, 1), (8, 60), (16, 64), (33, 8)])
+@pytest.mark.parametrize("readers, writers", [(0, 0), (1, 0), (0, 2), (2, 1)])
+def test_derivatives_of_ends_and_product(n, k, readers, writers):
+    L, N, K, operands = dim("L", 2), dim("N", n), dim("K", k), readers + writers
+
+    def make(b, c, d, *rows):
+        at = operands + readers
+        return b.ends_back((*rows[:operands], c), rows[operands:at], d, rows[at:])
+
+    same_without_gradients(cell_of(make, (L, K), *[(L, N, K)] * (1 + 2 * operands)))
+
+
+@pytest.mark.parametrize("axis, n, k", [(1, 1, 3), (1, 8, 20), (1, 5, 1), (2, 8, 20)])
+def test_product(axis, n, k):
+    some = lambda x: torch.where(x.abs() > 0.3, x, 0.0)
+    check(cell_of(lambda b, d: b.reduce(d, "prod", (axis,)), (dim("L", 2), dim("N", n), dim("K", k))), some)
+
+
+def same_without_gradients(cell: Cell) -> None:
+    """Values, a third of what goes in being 0."""
+    some = lambda x: torch.where(x.abs() > 0.5, x, 0.0)
     xs = [some(torch.randn((B, T, *p.type.sizes), dtype=torch.float64)) for p in cell.inputs]
     want = interp.run(cell, {p.name: x for p, x in zip(cell.inputs, xs)}, {})
     for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 1e-3)):

@@ -88,7 +88,8 @@ def test_ends_of_the_zoo(name, C, want):
     assert [(r := n.attr("readers"), len(n.args) - 1 - r) for n in ends] == want
     back = made.adjoint.backward.body
     assert [n.attr("ends") for n in back if n.op == "decayed_back"] == [True] * len(want)
-    assert not any(n.op in ("ends_back", "cumprod_back") for n in back) or not want
+    assert [len(n.args) for n in back if n.op == "decayed_back"] == [2 * (r + w) + 3 for r, w in want]    # the product, too
+    assert not any(n.op in ("ends_back", "cumprod_back", "cumprod") for n in back) or not want
 
 
 def test_ends_of_rows_made_of_others_stay_products():
@@ -99,6 +100,28 @@ def test_ends_of_rows_made_of_others_stay_products():
 
     cell = cell_of(make)
     assert ended(cell).body == cell.body
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_product_joins_first(order):
+    """It becomes part of `ends_back`, whatever the order, and that a part of `decayed_back`; not where d is another's."""
+    def make(b, a, d, x, y, z):
+        g, c = b.contract(y, z, "hik,hjk->hij"), b.reduce(y, "sum", (1,))
+        parts = [b.decayed_back(g, (a,), d, (x,)), b.ends_back((y, z), (a,), d, (x,)), b.ends_back((c,), (), d, ())]
+        places = {2: (1, 0), 1: (1, 1), 0: (1, 1)}                      # of the derivative by d
+        by_d = [b.index(parts[i], *places[i]) for i in (0, 1, 2)][::order]
+        sums = [b.op("add", b.op("add", by_d[0], by_d[1]), by_d[2])]
+        sums += [b.op("add", b.index(parts[0], 1, i), b.index(parts[1], 1, i)) for i in (0, 2)]
+        return [*sums, b.op("mul", b.index(b.ends_back((c,), (), x, ()), 1, 0), y)]
+
+    cell = cell_of(make)
+    new = joined(cell)
+    verify(new)
+    assert [len(n.args) for n in new.body if n.op == "decayed_back"] == [7]
+    assert [n.args[1:] for n in new.body if n.op == "ends_back"] == [("x",)]
+    xs = {x: torch.randn(1, 2, *ROWS.sizes, dtype=torch.float64) for x in "adxyz"}
+    want, got = (interp.run(c, xs, {}).outputs["y"] for c in (cell, new))
+    torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize("apart", [False, True])

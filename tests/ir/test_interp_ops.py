@@ -388,3 +388,12 @@ def test_decayed():
     torch.testing.assert_close(of_ends, torch.stack(more, 1))
     both = call("decayed_back", g, e, f, a, d, x, types=[square, *[types[0]] * 5], out=out, readers=1, ends=True)
     torch.testing.assert_close(both, back + of_ends)
+    c, product = data(2, 4, seed=7), types[0].with_shape((N, A))
+    (others,) = torch.autograd.grad((d.prod(1) * c).sum(), (d,))
+    of_all = call("ends_back", e, f, c, a, d, x, types=[*[types[0]] * 2, product, *types], out=out, readers=1)
+    torch.testing.assert_close(of_all, of_ends + torch.stack((0 * a, others, 0 * x), 1))
+    one = types[0].with_shape((N, Dim("1", 1), rows, A))
+    torch.testing.assert_close(call("ends_back", c, d, types=[product, types[0]], out=one, readers=0)[:, 0], others)
+    both = call("decayed_back", g, e, f, c, a, d, x, types=[square, *[types[0]] * 2, product, *types], out=out, readers=1,
+                ends=True)
+    torch.testing.assert_close(both, back + of_all)

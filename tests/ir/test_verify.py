@@ -120,6 +120,7 @@ WRONG_NODES = {  # rule: nodes, each wrong when added to BASE's body
         node("v", "solve_lower", ("m", "x"), transposed=False), node("v", "solve", ("m", "x")), node("v", "logdet", ("m",), S),
         node("v", "decayed", ("x", "x", "x"), readers=1), node("v", "decayed", ("m", "m", "m"), readers=1),
         node("v", "decayed_back", ("m", "m", "m", "m"), readers=1, ends=False),
+        node("v", "ends_back", ("m", "m"), MAT, readers=0), node("v", "ends_back", ("s", "x"), readers=0),
         node("v", "ends", ("m", "m", "m"), MAT, readers=1), node("v", "ends", ("x", "x"), readers=0),
         node("v", "decayed_sum", ("m", "m", "m"), MAT, transposed=False), node("v", "index", ("m",), VEC, axis=0, at=0),
         node("v", "random", ("i",), dist="normal", site=1), node("v", "training", type=BVEC)],

@@ -46,6 +46,8 @@ def _prod(d: D, n: Node, ct: str) -> str:
     """The product of the others: along one axis of those before and of those after; y / x_i without zeros; with one
     zero only that element has a derivative, the product of the rest; with more none has."""
     (x,), axes = n.args, n.attr("axes")
+    if len(axes) == 1 and axes[0] == d.b.type(x).rank - 2:
+        return d.b.index(d.b.ends_back((ct,), (), x, ()), axes[0], 0)
     if len(axes) == 1:
         others = d.mul(d.b.cumprod(x, axes[0]), d.b.cumprod(x, axes[0], reverse=True))
         return d.mul(others, spread(d, n, ct))
