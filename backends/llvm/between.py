@@ -14,6 +14,7 @@ from math import prod
 from llvmlite import ir
 
 from ...compiler.schedules.kernel import Buffer, Kernel, Phase, Run
+from ...compiler.schedules.leaves import for_later
 from .ahead import LINE, ports, prefetch
 from .frame import Frame
 from .loops import Nest, i64
@@ -48,14 +49,22 @@ class Wish:
         return -(-self.port.numel // self.rows * size_of(memory_type(self.port.kind, real)) // LINE)
 
 
+def asking(kernel: Kernel, width: int) -> dict[Place, int]:
+    """The products that ask for memory, and how often; none where no step has one."""
+    number = {}
+    for r, name in _parts(kernel):
+        for i, p in enumerate(_phases(kernel, (r, name)) if name != "after" else ()):
+            if (n := turns(p, width)) >= TURNS and not for_later(kernel, kernel.runs[r], p):
+                number[r, name, i] = n
+    return number if any(name == "steps" for _, name, _ in number) else {}
+
+
 def wishes(kernel: Kernel, real: ir.Type, width: int) -> dict[Place, list[Wish]]:
     """What each product asks for; nothing where no step has one. Ports are dealt out whole, in the order in which they
     are used, each to the product that then has the least to ask for in a turn. What is used later in the tile is asked
     for now, the rest for the tile (or step) that comes next."""
-    parts = [(r, name) for r in range(len(kernel.runs)) for name in ("before", "steps", "after")]
-    number = {(*part, i): n for part in parts if part[1] != "after" for i, p in enumerate(_phases(kernel, part))
-              if (n := turns(p, width)) >= TURNS}
-    if not any(name == "steps" for _, name, _ in number):
+    number, parts = asking(kernel, width), _parts(kernel)
+    if not number:
         return {}
     out: dict[Place, list[Wish]] = {place: [] for place in number}
     load = dict.fromkeys(number, 0)
@@ -64,13 +73,17 @@ def wishes(kernel: Kernel, real: ir.Type, width: int) -> dict[Place, list[Wish]]
         places = [p for p in number if p[1] == "steps" or used]
         place = min(places, key=lambda p: (load[p] + lines) / number[p])
         load[place] += lines
-        asking = place[:2]
-        if used and parts.index(asking) < parts.index(used):
+        if used and parts.index(place[:2]) < parts.index(used):
             when = "present"
         else:
-            when = "next" if asking == used and used[1] == "steps" else "tile"
+            when = "next" if place[:2] == used and used[1] == "steps" else "tile"
         out[place].append(Wish(port, when))
     return out
+
+
+def _parts(kernel: Kernel) -> list[tuple[int, str]]:
+    """In the order in which they run."""
+    return [(r, name) for r in range(len(kernel.runs)) for name in ("before", "steps", "after")]
 
 
 def _phases(kernel: Kernel, part: tuple[int, str]) -> tuple[Phase, ...]:

@@ -22,6 +22,7 @@ from ..pages import Kind, each
 from . import threads
 from .gradients import Gradients, Meta
 from .launch import SIZES, Folded, Launch, registers, tuned
+from .places import placed
 from .stepper import Stepper
 
 DEVICES = ("cpu",)
@@ -60,13 +61,17 @@ class LlvmExecutable:
 
     @cached_property
     def tile(self) -> int | None:
-        """Steps per tile where forward and backward must agree on it: so many that what the tile computes again
-        stays in cache, and that the states kept at the starts of tiles take no more memory than the inputs."""
+        """Steps per tile where forward and backward must agree on it. States that steps use where they are kept may
+        take as much memory as inputs and outputs: keeping more of them costs what it saves. Others are kept for so many
+        steps that what the tile computes again stays in cache, and that they take no more memory than the inputs."""
         if not self.recompute:
             return None
+        nodes = self.cell.nodes()
+        states, inputs = (sum(p.type.numel for p in ports) for ports in (self.cell.states, self.cell.inputs))
+        if placed(tuned(self._backward, self.dtype), registers(self.dtype)[0]):
+            return max(1, round(states / (inputs + sum(nodes[o.value].type.numel for o in self.cell.outputs))))
         size = torch.finfo(self.dtype).bits // 8
         per_step = sum(b.numel for b in self._backward.scratch if b.space in PER_STEP) * size
-        states, inputs = (sum(p.type.numel for p in ports) for ports in (self.cell.states, self.cell.inputs))
         most = 32 if self._backward.strip else 64
         return max(1, min(most, max(CHECK_BYTES // max(1, per_step), -(-states // max(1, inputs)))))
 

@@ -26,6 +26,7 @@ class Frame:
         self.rows: dict[str, ir.Value] = {}        # distance of elements of the first axis, where it is free
         self.packs: dict[str, ir.Value] = {}
         self.slots: dict[str, ir.Value] = {}       # buffers whose pointer changes from step to step
+        self.apart: dict[str, ir.Value] = {}       # of these, where the sequences of a state are not in order: `Places`
         self.moving = moving(len(kernel.ports), len(kernel.packs))
         self.words = {w: self._word(b, i) for i, w in enumerate(WORDS)}
         self.words |= {w: self._word(b, self.moving + i) for i, w in enumerate(MOVING)}
@@ -104,6 +105,8 @@ class Frame:
         if buffer.space in ("param", "sum"):
             return i64(0)
         row = c["b"].value(b)
+        if buffer.space == "placed":
+            return b.mul(row, b.load(self.apart[buffer.name]))
         if buffer.space in ("state", "step"):
             return b.mul(row, i64(buffer.numel))
         if buffer.space in ("first", "final"):

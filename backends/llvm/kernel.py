@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ...compiler.schedules.kernel import Kernel, Part, Run
+from ...compiler.schedules.kernel import Kernel, Part, Phase, Run
+from ...compiler.schedules.leaves import for_later
 from . import between, parallel
 from .ahead import Ahead, fetch_states
 from .block import WORDS
@@ -20,6 +21,7 @@ from .loops import I64, Nest, i64
 from .memory import Index, copy, memory_type, size_of
 from .nests import PhaseEmitter
 from .packing import emit_packs
+from .places import Places, placed
 from .strips import Strips
 from .sweeps import SweepEmitter
 
@@ -98,6 +100,7 @@ class _Item:
     def __init__(self, kernel: Kernel, frame: Frame, nest: Nest, real: ir.Type, width: int):
         self.kernel, self.frame, self.nest, self.real, self.width = kernel, frame, nest, real, width
         self.wishes = between.wishes(kernel, real, width)
+        self.places = Places(kernel, frame, nest.b.function, placed(kernel, width))
 
     def emit(self) -> None:
         k, frame = self.kernel, self.frame
@@ -105,10 +108,13 @@ class _Item:
             for s in run.states:
                 self._reset_slots(run, s)
         carried = k.runs[1:] if k.checkpoint == "load" else k.runs
+        start = self.nest.b.sub(frame.words["tiles"], i64(1)) if k.runs[0].reverse else i64(0)
         for run in carried:
             for s in run.states:
-                self._copy(f"{run.prefix}state.{s}", f"first.{s}")
+                kept = run is k.runs[0] and s in self.places.states
+                self._copy(f"check.{s}" if kept else f"{run.prefix}state.{s}", f"first.{s}", start if kept else None)
         self.nest.loop("tile", i64(0), frame.words["tiles"], 1, [], self._tile, down=k.reverse)
+        self.places.leave(self.nest.b)
         for run in carried:
             for s in run.states:
                 self._copy(f"final.{s}", f"{run.prefix}state.{s}")
@@ -129,7 +135,7 @@ class _Item:
             return []
         if k.checkpoint:
             run = k.runs[0]
-            for s in run.states:
+            for s in (s for s in run.states if s not in self.places.states):
                 pair = (f"check.{s}", f"{run.prefix}state.{s}")
                 self._copy(*(pair if k.checkpoint == "save" else pair[::-1]), tile=n)
         for run in k.runs:
@@ -175,6 +181,8 @@ class _Item:
 
     def _phases(self, run: Run, part: Part, steps: ir.Value, t: ir.Value | None) -> None:
         last = next((p for p in reversed(part.phases) if p.sweep), None)
+        if t is not None:
+            self.places.enter(self.nest.b, t, steps)
         name = {id(run.before): "before", id(run.steps): "steps"}.get(id(part))
         number = next(r for r, other in enumerate(self.kernel.runs) if other is run)
         for i, p in enumerate(part.phases):
@@ -184,7 +192,20 @@ class _Item:
                 emitter.ahead = Ahead(self.kernel, run, self.frame, t)
             emitter.asked = bool(self.wishes)
             emitter.wishes = self.wishes.get((number, name, i), ())
+            if part is run.steps and for_later(self.kernel, run, p):
+                self._unless_last(emitter, p, run, steps, t)
+            else:
+                emitter.emit(p)
+
+    def _unless_last(self, emitter: PhaseEmitter, p: Phase, run: Run, steps: ir.Value, t: ir.Value) -> None:
+        """The phase at every step but the last."""
+        def body(_, __):
             emitter.emit(p)
+            return []
+
+        b = self.nest.b
+        last = i64(0) if run.reverse else b.sub(steps, i64(1))
+        self.nest.loop("more", i64(0), b.zext(b.icmp_signed("!=", t, last), I64), 1, [], body)
 
     def _copy(self, to: str, from_: str, tile: ir.Value | None = None) -> None:
         """Copy a state between scratch and a port, row by row; of a state with the lanes that items divide, its own."""
@@ -202,12 +223,12 @@ class _Item:
                 ends = []
                 for name in (to, from_):
                     port = frame.buffers[name]
-                    if port.space in ("state", "trail"):
+                    if port.space in ("state", "trail", "placed"):
                         at = frame.row(b, port, {"b": Index("row", 0, i)}, i64(0))
                     else:
                         sb, st = frame.strides[name]
                         at = b.mul(i, sb)
-                        at = b.add(at, b.mul(tile, st)) if tile is not None else at
+                        at = b.add(at, b.mul(tile, st)) if port.space == "check" else at
                     ends.append(b.gep(frame.pointer(b, name), [b.add(at, inner)]))
                 copy(b, *ends, b.mul(count, i64(size)))
                 return []

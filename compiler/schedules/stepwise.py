@@ -14,12 +14,13 @@ from math import prod
 from .kernel import Kernel, Part, Run
 from .leaves import uses
 
-LARGE = 2048        # elements that a part stores per step, at least
+LARGE = 2048        # elements that a part stores per step, and reads of the states, at least
 
 
 def stepwise(kernel: Kernel) -> Kernel:
     """The kernel with `stepwise` parts where that pays."""
-    runs = tuple(replace(r, before=_part(r.before), after=_part(r.after)) for r in kernel.runs)
+    trails = {b.name: b.numel for b in kernel.scratch if b.space == "trail"}
+    runs = tuple(replace(r, before=_part(r, r.before, trails), after=_part(r, r.after, trails)) for r in kernel.runs)
     users: dict[str, set[tuple[int, int]]] = {}
     for i, run in enumerate(runs):
         for k, part in enumerate(run.parts):
@@ -30,11 +31,12 @@ def stepwise(kernel: Kernel) -> Kernel:
     return replace(kernel, runs=runs, scratch=scratch)
 
 
-def _part(part: Part) -> Part:
+def _part(run: Run, part: Part, trails: dict[str, int]) -> Part:
     """The part, if its phases can and should be made step by step so that they are."""
     if any(p.rows == "sum" or p.weights or p.domain != "tile" for p in part.phases):
         return part
-    if sum(prod(d.size for d in s.shape) for p in part.phases for s in p.stores) < LARGE:
+    states = sum(trails[b] for b in {b for p in part.phases for b in uses(p, run.nodes, part.reads)} & {*trails})
+    if states + sum(prod(d.size for d in s.shape) for p in part.phases for s in p.stores) < LARGE:
         return part
     return replace(part, phases=tuple(replace(p, domain="step") for p in part.phases), stepwise=True)
 
