@@ -108,7 +108,7 @@ class Plan:
     devices: tuple[str, ...]
 
 
-LAYOUT = 3      # of what `recur` gives; another number when it changes, or code cached by torch.compile misreads it
+LAYOUT = 4      # of what `recur` gives; another number when it changes, or code cached by torch.compile misreads it
 _plans: dict[str, Plan] = {}
 _lock = threading.RLock()
 

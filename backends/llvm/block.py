@@ -14,3 +14,8 @@ ALIGN = 64          # bytes; of scratch memory
 def moving(ports: int, packs: int) -> int:
     """Number of the first word that moves."""
     return len(WORDS) + PER_PORT * ports + packs
+
+
+def up(n: int) -> int:
+    """The next multiple of `ALIGN`."""
+    return -(-n // ALIGN) * ALIGN

@@ -24,6 +24,7 @@ from .gradients import Gradients, Meta
 from .launch import SIZES, Folded, Launch, registers, tuned
 from .places import placed
 from .stepper import Stepper
+from .tape import Tape
 
 DEVICES = ("cpu",)
 FEW_ROWS = 32                  # rows up to which reading weights where they lie costs less than packing them
@@ -95,7 +96,7 @@ class LlvmExecutable:
         kernel = forward_kernel(cell, "forward_checkpoints" if self.recompute else "forward_keeping",
                                 checkpoint=self.recompute)
         tape = self._tape("out")
-        return Launch(kernel, self.dtype, self._operands, self._results + tape, tape, self.tile, self._folded)
+        return Launch(kernel, self.dtype, self._operands, self._results + tape.names, tape, self.tile, self._folded)
 
     @cached_property
     def back(self) -> Launch:
@@ -111,7 +112,7 @@ class LlvmExecutable:
 
     def _launch_back(self, kernel: Kernel, outputs: Sequence[Output]) -> Launch:
         c, a, tape = self.cell, self.lowered.adjoint.backward, self._tape("in")
-        operands = [*self._operands, *tape, *(f"in.d.{o.name}" for o in c.outputs),
+        operands = [*self._operands, *tape.names, *(f"in.d.{o.name}" for o in c.outputs),
                     *(f"first.d.{s.name}" for s in c.states)]
         results = [*(f"out.{o.name}" for o in outputs), *(f"final.{s.name}" for s in a.states),
                    *(f"sum.{o.name}" for o in a.sums)]
@@ -138,10 +139,11 @@ class LlvmExecutable:
         """Its results, but for the tape."""
         return [*(f"out.{o.name}" for o in self.cell.outputs), *(f"final.{s.name}" for s in self.cell.states)]
 
-    def _tape(self, space: str) -> list[str]:
+    def _tape(self, space: str) -> Tape:
         """What is kept, `space` being where the kernel has it unless it is states."""
         checks = self.cell.states if self.recompute else ()
-        return [*(f"check.{s.name}" for s in checks), *(f"{space}.{o.name}" for o in self._each_step)]
+        ports = [*(f"check.{s.name}" for s in checks), *(f"{space}.{o.name}" for o in self._each_step)]
+        return Tape(tuple(ports), self._parts)
 
     @property
     def _each_step(self) -> tuple[Output, ...]:
@@ -196,16 +198,20 @@ class LlvmExecutable:
             made[sums:] = [x.sum(0) for x in made[sums:]]
         return of.placed(made, of_inputs)
 
-    def kept(self, tape: Sequence[Tensor]) -> dict[str, Tensor]:
+    def kept(self, tape: Sequence[Tensor], B: int, T: int) -> dict[str, Tensor]:
         """What a tape holds, by the names of the adjoint's inputs, [B, T, *shape]; nothing where it is states only."""
-        kept = self.lowered.adjoint.forward.outputs[len(self.cell.outputs):]
-        names = [] if self.recompute else [o.name for o in kept]
-        return {name: x.transpose(0, 1) for name, x in zip(names, tape)}
+        if self.recompute or not tape:
+            return {}
+        views = self._tape("in").views(tape[0], B, self._own_steps(T))
+        return {name.removeprefix("in."): x.transpose(0, 1) for name, x in views.items()}
 
-    def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
-        """Shape and dtype of each tensor of the tape. Time leads, unlike in inputs and outputs: what all sequences
-        keep at a step lies together, where a batch stride of a power of two would fill one set of the caches."""
-        T = self._own_steps(T)
+    def tape_meta(self, B: int, T: int) -> list[Kind]:
+        """See `backends.base.Executable`: one memory for all parts."""
+        return self._tape("in").kinds(B, self._own_steps(T))
+
+    def _parts(self, B: int, T: int) -> list[Kind]:
+        """What is kept of T steps of the cell. Time leads, unlike in inputs and outputs: what all sequences keep at a
+        step lies together, where a batch stride of a power of two would fill one set of the caches."""
         steps = [((T, B, *sizes), dtype) for sizes, dtype in self._kept]
         if not self.recompute:
             return steps

@@ -20,7 +20,8 @@ from ...compiler.schedules.tune import tune
 from ..fold import Fold, of_a_step
 from ..pages import workspace
 from . import jit, threads
-from .block import ALIGN, MOVING
+from .block import ALIGN, MOVING, up
+from .tape import NAME, Tape
 
 TILE_BYTES = 384 * 1024        # scratch that should stay in the second-level cache
 BIG_SUMS, SUM_ROWS = 1 << 20, 256   # sums of that many elements want that many rows at a time
@@ -37,6 +38,8 @@ class Layout:
 
     words: bytes            # of the argument block, up to what moves
     nbytes: int             # of scratch memory and packs
+    starts: tuple[int, ...]     # of each port within its tensor, in bytes
+    gaps: tuple[tuple[int, int], ...]       # of a tape that is made, in bytes
     dense: bool             # the kernel can read and write the tensors where they are
     streaming: bool         # outputs should go past the caches, if they begin where a register may
 
@@ -51,13 +54,13 @@ class Folded:
 
 class Launch:
     """A compiled kernel. `operands`, `results`: names of the tensors that a call gives, among them all ports, in the
-    order of the call; results are contiguous. `tape`: those whose first axis is time. `tile`: fixed number of steps per
-    tile, or None: chosen per call."""
+    order of the call; results are contiguous. `tape`: ports that lie in one of them, called `tape.NAME`. `tile`: fixed
+    number of steps per tile, or None: chosen per call."""
 
     @paused()
     def __init__(self, kernel: Kernel, dtype: torch.dtype, operands: Sequence[str], results: Sequence[str],
-                 tape: Sequence[str] = (), tile: int | None = None, folded: Folded | None = None):
-        self.dtype, self.tile, self.tape = dtype, tile, frozenset(tape)
+                 tape: Tape | None = None, tile: int | None = None, folded: Folded | None = None):
+        self.dtype, self.tile, self.tape = dtype, tile, tape
         width = self.width = jit.vector_width(dtype)
         self.kernel = tuned(kernel, dtype)
         self.code = jit.compile_described(f"{self.kernel} {dtype} {width}", self.llvm, "run")
@@ -78,8 +81,12 @@ class Launch:
         ports, packs = len(self.kernel.ports), len(self.kernel.packs)
         self.moving = struct.Struct(f"{len(MOVING) + ports + packs}q").pack
         places = {name: i for i, name in enumerate((*operands, *results))}
-        self.order = [places[p.name] for p in self.kernel.ports]
-        self.read = [i for i in self.order if i < len(operands)]
+        self.kept = [tape is not None and p.name in tape.ports for p in self.kernel.ports]
+        self.order = [places[NAME if kept else p.name] for p, kept in zip(self.kernel.ports, self.kept)]
+        self.used = list(dict.fromkeys(self.order))
+        self.at = [self.used.index(i) for i in self.order]          # of each port among those used
+        self.makes = self.used.index(places[NAME]) if NAME in results else None      # the tape, among those used
+        self.read = [i for i in self.used if i < len(operands)]
         self.last: tuple[tuple[int, int, int], Callable[..., bool], Layout] | None = None
         self.fold = folded.fold if folded else None
         self.axes = [folded.axes.get(p.name) if folded else None for p in self.kernel.ports]
@@ -125,16 +132,20 @@ class Launch:
         """The strides of every port's tensor where it is contiguous."""
         _, blocks, tile = self.geometry(B, T)
         rows = {"check": (B, -(-T // tile)), "sum": (blocks,), "param": (), "first": (B,), "final": (B,)}
-        return tuple(_contiguous(p, rows.get(p.space, (B, T)), p.name in self.tape) for p in self.kernel.ports)
+        return tuple(_contiguous(p, rows.get(p.space, (B, T)), kept)
+                     for p, kept in zip(self.kernel.ports, self.kept))
 
     def _usual(self, B: int, T: int, n: int, strides: tuple[tuple[int, ...], ...]) -> Layout:
-        """For T steps of the tensors, and for operands of these strides, in the order of their ports."""
-        steps, given = T if self.fold is None else T // self.fold.size, iter(strides)
+        """For T steps of the tensors, and for operands of these strides, those of `read`."""
+        steps, given = T if self.fold is None else T // self.fold.size, dict(zip(self.read, strides))
         every = []
-        for port, i, axis, usual in zip(self.kernel.ports, self.order, self.axes, self.contiguous(B, steps)):
+        for port, i, kept, axis, usual in zip(self.kernel.ports, self.order, self.kept, self.axes,
+                                              self.contiguous(B, steps)):
             if axis is not None:
                 usual = _packed((B, T, *of_a_step(_shape(port), axis)))
-            found = next(given) if i in self.read else usual
+            if kept and given.get(i, (1,)) != (1,):
+                raise ValueError("what was kept for the backward pass has come back with other strides")
+            found = usual if kept else given.get(i, usual)
             every.append(found if axis is None else self.fold.strides(found, axis))
         return self.laid(B, steps, n, tuple(every))
 
@@ -147,13 +158,15 @@ class Launch:
         slots = min(blocks * heads * chunks, 2 * n if n > 1 else 1)
         times = {"tile": tile, "trail": tile + 1}
         stride = sum(up(size * block * times.get(space, 1)) for size, space in self.bytes)
-        steps = [_steps(p, s, B, p.name in self.tape) for p, s in zip(ports, strides)]
+        steps = [_steps(p, s, B, kept) for p, s, kept in zip(ports, strides, self.kept)]
+        starts = dict(zip(self.tape.ports, self.tape.starts(B, T))) if self.tape else {}
+        gaps = tuple(self.tape.gaps(B, T)) if self.makes is not None else ()
         moved = sum(_row(p) for p in ports if p.space in ("input", "output")) * B * T * self.size
         words = [B, T, tile, block, blocks, heads, n, slots, stride, -(-T // tile), chunks, chunk,
                  *(word for some in steps for word in some), *(per_head for _, per_head in self.packs)]
         return Layout(
             struct.pack(f"{len(words)}q", *words), stride * slots + ALIGN + self.pack_bytes,
-            all(_dense(p, s) for p, s in zip(ports, strides)),
+            tuple(starts.get(p.name, 0) for p in ports), gaps, all(_dense(p, s) for p, s in zip(ports, strides)),
             self.kernel.elementwise and moved > STREAM_BYTES and not any(
                 word * self.size % (self.width * self.size) for i in self.outputs for word in steps[i]))
 
@@ -169,7 +182,10 @@ class Launch:
             # One look at all operands lets those through that are alike.
             look = TensorGuards(*operands, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
             self.last = size, look, laid
-        self._run(laid, [tensors[i].data_ptr() for i in self.order], seed, training)
+        at = [tensors[i].data_ptr() for i in self.used]
+        for start, nbytes in laid.gaps:         # the same call gives the same bytes
+            ctypes.memset(at[self.makes] + start, 0, nbytes)
+        self._run(laid, [at[i] + start for i, start in zip(self.at, laid.starts)], seed, training)
 
     def _run(self, laid: Layout, at: list[int], seed: int, training: bool) -> None:
         """`at`: the ports' addresses."""
@@ -182,13 +198,15 @@ class Launch:
     def _copied(self, B: int, T: int, n: int, tensors: Sequence[Tensor], seed: int, training: bool) -> None:
         """The same where a tensor has other strides than the kernel can follow, or where its memory holds the
         negative of its values (torch's views of conjugates)."""
-        ports = self.kernel.ports
-        views = [tensors[i] if axis is None else self.fold.view(tensors[i], axis)
-                 for i, axis in zip(self.order, self.axes)]
+        ports, steps = self.kernel.ports, T if self.fold is None else T // self.fold.size
+        kept = self.tape.views(tensors[self.order[self.kept.index(True)]], B, steps) if any(self.kept) else {}
+        views = [kept[port.name] if port.name in kept else tensors[i] if axis is None else
+                 self.fold.view(tensors[i], axis) for port, i, axis in zip(ports, self.order, self.axes)]
         used = [x if not x.is_neg() and _dense(port, x.stride()) else x.resolve_neg().contiguous()
                 for x, port in zip(views, ports)]
-        steps = T if self.fold is None else T // self.fold.size
         laid = self.laid(B, steps, n, tuple([x.stride() for x in used]))
+        for start, nbytes in laid.gaps:
+            tensors[self.used[self.makes]][start:start + nbytes] = 0
         self._run(laid, [x.data_ptr() for x in used], seed, training)
         for port, x, here in zip(ports, views, used):
             if port.space in RESULTS and here is not x:
@@ -203,11 +221,6 @@ def tuned(kernel: Kernel, dtype: torch.dtype) -> Kernel:
 def registers(dtype: torch.dtype) -> tuple[int, int]:
     """Lanes of a vector register of the host, and how many of them it has."""
     return jit.vector_width(dtype), 32 if jit.host()["vector_bits"] == 512 else 16
-
-
-def up(n: int) -> int:
-    """The next multiple of `ALIGN`."""
-    return -(-n // ALIGN) * ALIGN
 
 
 def _shape(port: Buffer) -> tuple[int, ...]:

@@ -13,7 +13,8 @@ from torch import Tensor, empty_like, nn
 from torch._C._dynamo.guards import TensorGuards
 
 from . import threads
-from .launch import Launch, up
+from .block import up
+from .launch import Launch
 
 PLAIN = (Tensor, nn.Parameter)
 RESULTS = ("out.", "final.")

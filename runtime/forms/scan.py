@@ -199,7 +199,7 @@ class Scanned:
         B, P, L = head[0].shape[:3]
         nodes = self.cell.nodes()
         known = _named(self.cell.inputs, head)
-        known |= {name: x.unflatten(0, (B, P)) for name, x in self.steps.kept(tape).items()}
+        known |= {name: x.unflatten(0, (B, P)) for name, x in self.steps.kept(tape, B * P, L).items()}
         for o, d in zip(self.cell.outputs, d_head):
             t = nodes[o.value].type
             if t.kind == "real":

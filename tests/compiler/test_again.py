@@ -97,7 +97,7 @@ def test_values_and_gradients(source, way):
 @pytest.mark.parametrize("source", IN_PASSING)
 def test_nothing_is_kept_for_sums_that_are_made_in_passing(source):
     e = executable("sequential", source)
-    assert e.recompute and not e.sums and len(e.tape_meta(1, 1)) == 1
+    assert e.recompute and not e.sums and len(e._parts(1, 1)) == 1
 
 
 @pytest.mark.parametrize("name, without, given", [("deltaproduct", 3, 1), ("titans", 6, 2), ("moneta", 4, 1)])
@@ -147,7 +147,7 @@ def test_the_tape_is_what_it_says():
     layer = ostinato.compile(ZOO / "deltaproduct.ost", K=8, V=16, n=2, N=2, schedule="sequential")
     e, B, T = layer._plan.executable, 3, 100
     tiles = -(-T // e.tile)
-    assert [shape for shape, _ in e.tape_meta(B, T)] == [(tiles, B, 2, 8, 16), (T, B, 2, 16), (T, B, 2, 16)]
+    assert [shape for shape, _ in e._parts(B, T)] == [(tiles, B, 2, 8, 16), (T, B, 2, 16), (T, B, 2, 16)]
     assert f"{4 * (tiles * B * 2 * 8 * 16 + 2 * T * B * 2 * 16):,} bytes" in (text := layer.explain(B, T))
     assert "given tape.sub, tape.sub.1 of every step" in text
 
