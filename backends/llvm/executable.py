@@ -270,7 +270,8 @@ class LlvmExecutable:
                 lines.append(f"  {title}{' (again)' if run.prefix == 'f.' else ''}: {n['before']} loop nests before "
                              f"the steps of a tile, {n['steps']} at every step, {n['after']} after")
         if self.recompute:
-            lines.append(f"  backward runs the steps again from the states at every {self.tile}th step: no product "
+            where = "kept at every step" if self.tile == 1 else f"at every {self.tile}th step"
+            lines.append(f"  backward runs the steps again from the states {where}: no product "
                          "with a parameter lies between states, so that is cheaper than keeping values")
             if self.sums:
                 names = ", ".join(o.name for o in self.sums)

@@ -39,7 +39,7 @@ def test_states_of_chunks_take_the_room_of_inputs_and_outputs(name, C, tile):
     ex = executable(name, C, K=64, V=64, N=2)
     for kernel in (ex.keep.kernel, ex.back.kernel):
         assert placed(kernel, registers(torch.float32)[0]) == ("S",)
-    assert ex.tile == tile
+    assert ex.tile == tile and ("states kept at every step:" in ex.explain()) == (tile == 1)
 
 
 def test_states_of_many_short_steps_are_copied():
