@@ -62,9 +62,13 @@ class Block:
                 and self.tensor.data_ptr() == self.address)
 
     def claimed(self) -> bool:
-        """Take it out of the pool if it is idle. Every change of the pool is one operation of a dictionary: what
-        another thread has lent in between is not idle any more, and has left the pool for good."""
-        return self.idle() and self.home.pop(self.address, None) is self and self.idle()
+        """Take it out of the pool if it is idle. Every change of the pool is one operation of a dictionary: one thread
+        alone has what it took from there, and what another one has lent in between is not idle any more."""
+        if _storage_Use_Count(self.handle) != self.tensors or self.home.pop(self.address, None) is not self:
+            return False
+        if not (idle := self.idle()):
+            self.home[self.address] = self
+        return idle
 
     def lend(self) -> Tensor:
         """A result on it; not idle now, while the result lives."""

@@ -129,13 +129,14 @@ class _Recur(torch.autograd.Function):
         if not again:
             found = recur.gradients(plan, groups, tape, d_outputs, d_finals, call.seed, call.training,
                                     of_inputs=True in ctx.needs_input_grad[1:1 + call.counts[0]])
-        elif hasattr(plan.executable, "recorded"):
-            found = _again(plan, groups, _real(d_outputs + d_finals), call.seed, call.training)
+            return (None, *[d if real else None for ds, reals in zip(found, plan.reals)
+                            for d, real in zip(ds, reals)])
+        if hasattr(plan.executable, "recorded"):
+            rest = iter(_again(plan, groups, _real(d_outputs + d_finals), call.seed, call.training))
         else:                           # create_graph=True: the operator knows what to say about second derivatives
-            found = torch.ops.ostinato.recur_backward(
+            rest = iter(torch.ops.ostinato.recur_backward(
                 plan.key, *groups, tape, _real(d_outputs), _real(d_finals),
-                torch.tensor(call.seed) if recur.draws(plan.cell) else None, call.training)
-        rest = iter(found)
+                torch.tensor(call.seed) if recur.draws(plan.cell) else None, call.training))
         return (None, *[next(rest) if real else None for reals in plan.reals for real in reals])
 
 

@@ -79,8 +79,9 @@ def recur_backward(key: str, inputs: list[Tensor], params: list[Tensor], states:
                    training: bool) -> list[Tensor]:
     """Gradients of the real inputs, params and states, from those of the real outputs and final states."""
     plan = find(key)
-    return gradients(plan, (inputs, params, states), tape, _spread(d_outputs, plan.output_meta),
-                     _spread(d_finals, plan.state_meta), number(seed), training)
+    found = gradients(plan, (inputs, params, states), tape, _spread(d_outputs, plan.output_meta),
+                      _spread(d_finals, plan.state_meta), number(seed), training)
+    return [d for group, reals in zip(found, plan.reals) for d, real in zip(group, reals) if real]
 
 
 @torch.library.register_fake("ostinato::recur_backward")
@@ -90,14 +91,15 @@ def _(key, inputs, params, states, tape, d_outputs, d_finals, seed, training):
 
 
 def gradients(plan: Plan, groups: Sequence[list[Tensor]], tape: list[Tensor], d_outputs: list[Tensor | None],
-              d_finals: list[Tensor | None], seed: int, training: bool, of_inputs: bool = True) -> list[Tensor | None]:
-    """The work of `recur_backward`; what is not real has None. Without `of_inputs`, inputs may have None, too."""
+              d_finals: list[Tensor | None], seed: int, training: bool,
+              of_inputs: bool = True) -> tuple[list[Tensor | None], ...]:
+    """Gradients of inputs, params and states; None, or nothing of use, for those without. Without `of_inputs`, inputs
+    may have None, too."""
     try:
-        found = plan.executable.backward(*groups, tape, d_outputs, d_finals, seed=seed, training=training,
-                                         of_inputs=of_inputs)
+        return plan.executable.backward(*groups, tape, d_outputs, d_finals, seed=seed, training=training,
+                                        of_inputs=of_inputs)
     except NotImplementedError as missing:
         refuse(plan, missing)
-    return [d for group, reals in zip(found, plan.reals) for d, real in zip(group, reals) if real]
 
 
 def _spread(values: Sequence[Tensor], meta: Sequence[Meta]) -> list[Tensor | None]:
@@ -129,13 +131,12 @@ def zeros(lead: tuple[int, ...], sizes: tuple[int, ...], dtype: torch.dtype, dev
 def cotangents(plan: Plan, groups: Sequence[list[Tensor]], grads: Sequence[Tensor | None],
                zeros: Callable[..., Tensor] = zeros) -> tuple[list[Tensor | None], list[Tensor | None]]:
     """Those of the outputs and of the final states: `zeros` where nothing flows back, None for what is not real."""
-    (B, T), device = groups[0][0].shape[:2], groups[0][0].device
-
-    def each(grads: Sequence[Tensor | None], meta: Sequence[Meta], lead: tuple[int, ...]) -> list[Tensor | None]:
-        return [None if not dtype.is_floating_point else zeros(lead, sizes, dtype, device) if d is None else d
-                for d, (sizes, dtype) in zip(grads, meta)]
-
-    return each(grads, plan.output_meta, (B, T)), each(grads[len(plan.output_meta):], plan.state_meta, (B,))
+    first, found = groups[0][0], list(grads)
+    for i, (sizes, dtype) in enumerate(metas := (*plan.output_meta, *plan.state_meta)):
+        if found[i] is None and dtype.is_floating_point:
+            lead = tuple(first.shape[:2 if i < len(plan.output_meta) else 1])
+            found[i] = zeros(lead, sizes, dtype, first.device)
+    return found[:len(plan.output_meta)], found[len(plan.output_meta):len(metas)]
 
 
 def _backward(ctx, grads):
