@@ -3,8 +3,7 @@
 Columns lie in the lanes. The decay between two rows is multiplied up on the way from one to the other, in registers:
 n (n - 1) / 2 products per column and operand.
 
-    decayed         row i goes down: z = a_i, G_ij = z . x_j, z *= d_j         for j = i - 1, ..., 0
-                    of all readers a side by side, each for all x; the sums over lanes of a row's products are woven
+    decayed         row i goes down: see `grams`
     decayed_sum     Horner: y = G_i0 x_0, y = y d_j + G_ij x_j                 for j = 1, ..., i - 1
     decayed_back    both: y_m as it is before row m, then down: by x_m += G_im z, by d_m += z y_m, z *= d_m
 
@@ -15,17 +14,16 @@ rows, as everywhere in chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import product
+from collections.abc import Callable
 
 from llvmlite import ir
 
 from ...ir.cell import Node
+from . import grams
 from .loops import Nest, Parts, columns, i64
 from .memory import load, store
-from .vector import fma, splat, totals
+from .vector import fma, splat
 
-VECTORS = 4         # registers of a row at once
 LEAF = 8            # rows between which `decayed_back` goes pair by pair: its results are in registers
 
 
@@ -37,10 +35,10 @@ def function(module: ir.Module, node: Node, real: ir.Type, n: int, k: int, width
         return module.globals[name]
     fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [real.as_pointer()] * (len(node.args) + 1)), name)
     fn.linkage = "internal"
-    rows = _Rows(fn, real, n, k, width)
+    rows = Rows(fn, real, n, k, width)
     *operands, y = fn.args
     if n and node.op == "decayed":
-        rows.gram(operands[:readers], operands[readers], operands[readers + 1:], y)
+        grams.emit(rows, operands[:readers], operands[readers], operands[readers + 1:], y)
     elif n and node.op == "decayed_sum":
         rows.sum(*operands, y, transposed)
     elif n and node.op == "ends":
@@ -56,7 +54,9 @@ def function(module: ir.Module, node: Node, real: ir.Type, n: int, k: int, width
     return fn
 
 
-class _Rows:
+class Rows:
+    """Rows of columns: loads, stores and the operations but `decayed`."""
+
     def __init__(self, fn: ir.Function, real: ir.Type, n: int, k: int, width: int):
         self.nest = Nest(ir.IRBuilder(fn.append_basic_block("entry")))
         self.real, self.n, self.k, self.width = real, n, k, width
@@ -64,7 +64,7 @@ class _Rows:
     # -- elements -----------------------------------------------------------
     def columns(self, body: Callable[[ir.Value, Parts], None]) -> None:
         """`body(first column, registers)` for blocks of registers, then for what is left."""
-        columns(self.nest, self.k, self.width, VECTORS, body)
+        columns(self.nest, self.k, self.width, grams.VECTORS, body)
 
     def row(self, base: ir.Value, i: ir.Value, column: ir.Value, parts: Parts) -> list[ir.Value]:
         b = self.nest.b
@@ -92,95 +92,6 @@ class _Rows:
         return self.nest.loop(name, start, stop, 1, carried, body, down=down)
 
     # -- operations ---------------------------------------------------------
-    def gram(self, readers: Sequence[ir.Value], d: ir.Value, writers: Sequence[ir.Value], g: ir.Value) -> None:
-        n, w, t, i32 = self.n, self.width, ir.VectorType(self.real, self.width), ir.IntType(32)
-        pairs = len(readers) * len(writers)
-        most = -(-pairs * (n - 1) // w) * w                     # products of a row: of each pair with each earlier row
-        sums = self.nest.b.alloca(t, size=max(1, most))         # lane by lane
-        totalled = self.nest.b.alloca(self.real, size=most + w)
-
-        def at(j):
-            return self.nest.b.gep(sums, [j])
-
-        def clear(j, _):
-            self.nest.b.store(ir.Constant(t, None), at(j))
-            return []
-
-        def earlier(column, parts, new, i):
-            def pair(j, zs):
-                b = self.nest.b
-                rows = [zs[r * len(parts):(r + 1) * len(parts)] for r in range(len(readers))]
-                others, decays = [self.row(x, j, column, parts) for x in writers], self.row(d, j, column, parts)
-                for p, (z, xs) in enumerate(product(rows, others)):
-                    place = at(b.add(b.mul(i, i64(p)), j))
-                    acc = None if new else b.load(place)
-                    for q, x, (_, lanes) in zip(z, xs, parts):
-                        if lanes == w:
-                            acc = b.fmul(q, x) if acc is None else fma(b, q, x, acc)
-                        else:
-                            rest = self.widened(b.fmul(q, x), lanes)
-                            acc = rest if acc is None else b.fadd(acc, rest)
-                    b.store(acc, place)
-                return [b.fmul(q, y) for z in rows for q, y in zip(z, decays)]
-            return pair
-
-        def row(i, _):
-            def block(column, parts, new):
-                zs = [z for a in readers for z in self.row(a, i, column, parts)]
-                self.each("j", i64(0), i, zs, earlier(column, parts, new, i), down=True)
-
-            self.blocks(block)
-            b = self.nest.b
-            count = b.udiv(b.add(b.mul(i, i64(pairs)), i64(w - 1)), i64(w))
-
-            def group(q, _):
-                b, first = self.nest.b, self.nest.b.mul(q, i64(w))
-                y = totals(b, [b.load(at(b.add(first, i64(s)))) for s in range(w)])
-                store(b, y, totalled, first, "real", self.real, w, 1)
-                return []
-
-            self.each("group", i64(0), count, [], group)
-            b = self.nest.b
-            for p in range(pairs):
-                for start in range(0, n, w):
-                    lanes = min(w, n - start)
-                    y = load(b, totalled, b.add(b.mul(i, i64(p)), i64(start)), "real", self.real, lanes, 1)
-                    places = ir.Constant(ir.VectorType(i32, lanes), list(range(start, start + lanes)))
-                    below = b.icmp_signed("<", places, splat(b, b.trunc(i, i32), lanes))
-                    self.put_row(g, p, i, start, lanes, b.select(below, y, ir.Constant(y.type, None)))
-            return []
-
-        self.each("slot", i64(0), i64(most), [], clear)
-        for p in range(pairs):
-            for start in range(0, n, w):
-                lanes = min(w, n - start)
-                self.put_row(g, p, i64(0), start, lanes, ir.Constant(ir.VectorType(self.real, lanes), None))
-        self.each("i", i64(1), i64(n), [], row)
-
-    def put_row(self, g: ir.Value, pair: int, i: ir.Value, start: int, lanes: int, value: ir.Value) -> None:
-        """A stretch of a row of one of several Gram matrices."""
-        b = self.nest.b
-        at = b.add(b.mul(i, i64(self.n)), i64(pair * self.n ** 2 + start))
-        store(b, value, g, at, "real", self.real, lanes, 1)
-
-    def blocks(self, body: Callable[[ir.Value, Parts, bool], None]) -> None:
-        """`body(first column, registers, whether it is the first block)`."""
-        first = min(self.k, self.width * VECTORS)
-        parts = [(s, self.width) for s in range(0, first - first % self.width, self.width)]
-        left = first % self.width
-        if first:
-            body(i64(0), parts + ([(first - left, 0 if left == 1 else left)] if left else []), True)
-        columns(self.nest, self.k - first, self.width, VECTORS,
-                lambda column, parts: body(self.nest.b.add(column, i64(first)), parts, False))
-
-    def widened(self, x: ir.Value, lanes: int) -> ir.Value:
-        """A register whose other lanes are 0."""
-        b, i32, zero = self.nest.b, ir.IntType(32), ir.Constant(ir.VectorType(self.real, max(lanes, 1)), None)
-        if not lanes:
-            return b.insert_element(ir.Constant(ir.VectorType(self.real, self.width), None), x, i32(0))
-        places = [s if s < lanes else lanes for s in range(self.width)]
-        return b.shuffle_vector(x, zero, ir.Constant(ir.VectorType(i32, self.width), places))
-
     def sum(self, g, d, x, y, transposed: bool) -> None:
         n = self.n
 
