@@ -119,7 +119,7 @@ def _phase(p: Phase, run: Run, part: Part, width: int, budget: int, packing: boo
     if p.lane == "par" and _is_product(p, run):
         members -= sum(len(sums) - 1 for sums, _ in chains(p, run.nodes, part.reads).values())
         vectors = _vectors(p.shape[-1].size, width, min(4, budget // (2 * members)))
-        most = min(8, budget // (vectors * members))
+        most = min(8, (budget if members > 2 else budget * 2 // 3) // (vectors * members))   # some for what they add up
         return replace(p, block="par", vectors=vectors, unroll=_rows(p.shape[-2].size, most))
     if p.lane == "par":
         return replace(p, vectors=_vectors(p.shape[-1].size, width, max(1, 4 // members) if p.groups else 2))
