@@ -127,7 +127,8 @@ class Chunked:
         """What nobody reads: for the tape of chunks, and for the tape of the rest and the states between them."""
         if (nothing := self.nothing.get(B)) is None:
             metas = self.chunks.tape_meta(B, 0), [*self.rest.tape_meta(B, 0), *self._states(B)]
-            nothing = tuple([torch.empty(shape, dtype=dtype) for shape, dtype in meta] for meta in metas)
+            with torch.inference_mode(False):       # autograd may have to save them later
+                nothing = tuple([torch.empty(shape, dtype=dtype) for shape, dtype in meta] for meta in metas)
             self.nothing = {B: nothing}
         return nothing
 

@@ -76,6 +76,18 @@ def test_a_cell_that_needs_no_single_steps(monkeypatch):
         assert len(calls) == ran
 
 
+def test_training_after_inference():
+    """What stands for parts that did not run is made once, and autograd saves it."""
+    layer = compiled("gla", "chunk(8)")
+    xs = {k: x.double() for k, x in sample_inputs(layer.cell, 2, 16, 0).items()}
+    with torch.inference_mode():
+        layer(**{k: x[:, :3] for k, x in xs.items()})
+        layer(**xs)
+    for T in (16, 3):
+        y, _ = layer(**{k: x[:, :T].requires_grad_() for k, x in xs.items()})
+        y.sum().backward()
+
+
 def test_single_precision():
     as_good_as_sequential("chunk(16)", "gated_deltanet", 2, 70, K=16, V=16)
 
