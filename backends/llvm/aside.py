@@ -34,7 +34,9 @@ class Aside:
         whole = p.shape[-1].size % p.unroll == 0 and (e.beside is None or p.shape[-2].size % p.vectors == 0)
         accumulators = len(self.names) * p.unroll * (p.vectors if e.beside else 1)
         dims = p.groups[0].dims
-        self.late = whole and len(p.groups) == len(dims) == 1 and dims[0].size > e.width and accumulators <= MOST
+        inner = not p.weights                   # no loop over rows within those from block to block
+        self.late = (inner and whole and len(p.groups) == len(dims) == 1 and dims[0].size > e.width
+                     and accumulators <= MOST)
         self.steps: list[int] = []              # sums in each register that is carried
         while accumulators:
             self.steps.append(min(near(e.real), 1 << accumulators.bit_length() - 1))

@@ -4,6 +4,7 @@ that are made once, sums that share an accumulator."""
 import sys
 from pathlib import Path
 
+import ostinato
 import pytest
 import torch
 
@@ -52,6 +53,19 @@ def test_sums_are_finished_beside_the_next_products(n, m, count):
     cell = cell_of(make, (N, K), (N, M), *[(M, K)] * count)
     check(cell, lambda x: 0.3 * x)
     check(cell, lambda x: 0.3 * x, torch.float32, 2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("I, H", [(32, 48), (64, 64)])
+def test_sums_along_the_lanes_of_weights(I, H, dtype):
+    """Calls of few rows read weights where they lie; the rows are loops within those over blocks of sums."""
+    layer = ostinato.compile(str(ZOO / "gru.ost"), schedule="sequential", dtype=dtype, I=I, H=H)
+    x = torch.randn(3, 5, I, dtype=dtype)
+    with torch.no_grad():
+        ours, state = layer(x)
+        torch.testing.assert_close(ours.double(), layer.reference(x)[0], rtol=1e-5, atol=1e-5)
+        y, _ = layer.step(x[:, 0], state)
+        torch.testing.assert_close(y.double(), layer.reference(x[:, :1], state=state)[0][:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_an_update_by_a_large_product_is_part_of_the_steps():
