@@ -21,7 +21,7 @@ from .loops import Nest, i64
 from .memory import I8, Index, memory_type, size_of
 
 TERMS = 16              # of a sum, at most, between two turns
-TURNS = 16              # a product of fewer asks for nothing
+TURNS = 4               # a product of fewer asks for nothing
 
 Place = tuple[int, str, int]    # a phase: number of its run, name of the part, number there
 

@@ -5,9 +5,9 @@ gated_deltanet and rwkv7 at K = V = 16 to 256 on one thread with 512-bit registe
 numbers do not). K x V is the state, r the number of its reads that are written back, c whether decays
 differ from channel to channel:
 
-    sequential   K V (0.30 + 0.05 [it decays] + r (0.10 + 0.12 c)), 1.8 times that beyond 2^15 elements
+    sequential   K V (0.28 + 0.03 [it decays] + r (0.05 + 0.12 c)), 1.8 times that beyond 2^15 elements
                  sweeps over the state at every step; the states of a tile leave the second-level cache
-    chunk(8)     120 + K V (0.19 + r (0.06 + 0.05 c)) + K (3.5 + 1.5 c + 6 r c)
+    chunk(8)     60 + K V (0.145 + 0.015 c + r (0.05 + 0.085 c)) + K (4 + r c)
                  loops, products with the state; products between steps, what is solved, decays multiplied out.
                  Of states beyond 2^15 elements chunk(16), which goes over them half as often
 
@@ -64,9 +64,8 @@ def cost(cell: Cell) -> Cost:
             K, V = _shape(cell, s)
             large = K * V > LARGE
             size = max(size, 2 * SIZE if large else SIZE)
-            sequential += (1.8 if large else 1.0) * K * V * (0.30 + 0.05 * decays + r * (0.10 + 0.12 * channels))
-            chunk += 120 + K * V * (0.19 + r * (0.06 + 0.05 * channels)) + K * (
-                3.5 + 1.5 * channels + 6 * r * channels)
+            sequential += (1.8 if large else 1.0) * K * V * (0.28 + 0.03 * decays + r * (0.05 + 0.12 * channels))
+            chunk += 60 + K * V * (0.145 + 0.015 * channels + r * (0.05 + 0.085 * channels)) + K * (4 + r * channels)
     return Cost(sequential, chunk, size)
 
 
