@@ -129,11 +129,11 @@ def _phase(p: Phase, run: Run, part: Part, width: int, budget: int, packing: boo
 def _sums(p: Phase, run: Run, width: int, budget: int, members: int) -> tuple[int, int]:
     """Copies along the last axis, and along the one before it, of sums along the lanes. In a block of copies along both
     each register loaded is a factor for several sums; sums that fill a register are added up side by side (`nests`)."""
-    size = p.shape[-1].size
-    n, beside = max(1, min(4, 8 // members)) if size >= 4 else 1, 1
+    size, most = p.shape[-1].size, min(4, width)        # copies along the last axis come to lie in one register
+    n, beside = max(1, min(most, 8 // members)) if size >= 4 else 1, 1
     if p.weights or any(run.nodes[m].op != "contract" for g in p.groups for m in g.nodes):
         return n, 1
-    while n < 4 and 2 * n * members <= budget and size % (2 * n) == 0:
+    while n < most and 2 * n * members <= budget and size % (2 * n) == 0:
         n *= 2
     while len(p.shape) > 1 and 3 * beside * n * members <= budget and p.shape[-2].size % (2 * beside) == 0:
         beside *= 2

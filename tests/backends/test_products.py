@@ -10,6 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from ostinato.backends.llvm import jit
 from ostinato.backends.llvm.executable import build
 from ostinato.compiler.passes.canonicalise import Canonicalise
 from ostinato.compiler.passes.chunk import chunk
@@ -36,6 +37,15 @@ def test_sums_along_the_lanes(n, m, k):
 
     check(cell_of(make, (N, K), (M, K), (M, K)), lambda x: 0.3 * x)
     check(cell_of(lambda b, x, y: b.op("exp", b.contract(x, y, "ik,jk->ij")), (N, K), (M, K)), lambda x: 0.2 * x)
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+def test_sums_along_narrow_lanes(bits, monkeypatch):
+    """A block has no more sums beside each other than a register of doubles has lanes."""
+    host = jit.host() | {"vector_bits": bits}
+    monkeypatch.setattr(jit, "host", lambda: host)
+    cell = cell_of(lambda b, x, y: b.op("exp", b.contract(x, y, "ik,jk->ij")), *[(dim("N", 4), dim("K", 16))] * 2)
+    check(cell, lambda x: 0.2 * x)
 
 
 @pytest.mark.parametrize("n, m", [(8, 16), (2, 8), (1, 8), (8, 6)])
@@ -104,6 +114,7 @@ def test_sums_that_are_only_added_share_an_accumulator(make, count):
     assert not of(end, one)                     # what is stored is needed alone
 
 
+@pytest.mark.skipif(jit.host()["vector_bits"] != 512, reason="blocks for 32 registers of 512 bits")
 @pytest.mark.parametrize("name", ["rwkv7", "gla"])
 def test_states_start_the_sums_of_their_updates(name):
     made = lower(load(ZOO / f"{name}.ost").cells[name].elaborate(K=64, V=64, N=2))
