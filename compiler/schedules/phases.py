@@ -15,6 +15,7 @@ from typing import Callable
 from ...ir.cell import Node
 from ...ir.types import Dim
 from .kernel import Group, Phase, Store
+from .leaves import uses
 from .sweeps import Joiner
 from .units import Unit, Walk, identity
 from .views import operand_indices, param_view, reduced_dims
@@ -170,7 +171,7 @@ class Planner:
             for buffer in buffers:
                 for s in pieces(name, buffer, self.nodes, walk.assembled):
                     (zeros if s.node is None else stores).setdefault(s.node or name, []).append(s)
-        phases = join_copies([self._phase(p, stores) for p in protos], self.nodes, self.targets)
+        phases = join_copies([self._phase(p, stores) for p in protos], self.nodes, self.targets, self.reads)
         clear = [Phase(self.domain, "map", s.shape, stores=(s,), lane="par" if s.shape else None)
                  for group in zeros.values() for s in group]
         if self.domain == "step":
@@ -227,18 +228,23 @@ def pieces(name: str, buffer: str, nodes: dict[str, Node], assembled, index=None
     return out
 
 
-def join_copies(phases: list[Phase], nodes: dict[str, Node], targets: dict[str, list[str]]) -> list[Phase]:
+def join_copies(phases: list[Phase], nodes: dict[str, Node], targets: dict[str, list[str]],
+                reads: dict[str, str]) -> list[Phase]:
     """Move phases that only copy values read (old states that are kept) into
-    the next phase of their shape, before the states they read are written.
-    A piece of an assembled value stays: phases between may read the whole."""
+    the next phase of their shape, before the states they read are written, and
+    what they store is read. A piece of an assembled value stays: phases between
+    may read the whole."""
     out = list(phases)
+    reads = {n: buffers[0] for n, buffers in targets.items()} | reads
     for p in phases:
         if p.groups or not p.stores or any(s.node is None or nodes[s.node].args
                                            or s.buffer not in targets.get(s.node, ()) for s in p.stores):
             continue
-        written = {f"next.{nodes[s.node].attr('name')}" for s in p.stores}
+        written = {f"next.{nodes[s.node].attr('name')}" for s in p.stores if nodes[s.node].op == "state"}
         for j in range(out.index(p) + 1, len(out)):
             q = out[j]
+            if {s.buffer for s in p.stores} & uses(q, nodes, reads):
+                break
             if q.shape == p.shape and q.lane == p.lane and not q.call:
                 out[j] = replace(q, stores=p.stores + q.stores)
                 out.remove(p)

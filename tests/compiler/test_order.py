@@ -6,6 +6,7 @@ import pytest
 from agreement import check
 from ostinato.compiler.schedules.kernel import Part, Phase, Run, Store
 from ostinato.compiler.schedules.order import check_order
+from ostinato.compiler.schedules.phases import join_copies
 from ostinato.ir.cell import Node
 from ostinato.ir.types import Dim, Type
 
@@ -40,3 +41,18 @@ def test_an_order_that_reads_too_early_is_refused():
     check_order(a_run("y", "z"))
     with pytest.raises(AssertionError, match="b.tile.y is read before it is stored"):
         check_order(a_run("z", "y"))
+
+
+def test_a_copy_stays_ahead_of_those_who_read_it():
+    """A literal in a buffer is a loop nest like an old state's copy, but the next one that has its shape may be late."""
+    real, vector = Type("real", ()), Type("real", (Dim("D", 3),))
+    nodes = {n.name: n for n in (
+        Node("k", "literal", (), (("value", 2.0),), real), Node("x", "input", (), (("name", "x"),), vector),
+        Node("bc", "broadcast", ("k",), (("axes", ()),), vector), Node("y", "mul", ("x", "bc"), (), vector),
+        Node("s", "input", (), (("name", "s"),), real), Node("z", "exp", ("s",), (), real))}
+    order = [Phase("tile", "map", nodes[n].type.shape, stores=(
+        Store(n, f"tile.{n}", tuple((i, 0) for i in range(nodes[n].type.rank)), nodes[n].type.shape),)) for n in "kyz"]
+    targets = {n: [f"tile.{n}"] for n in "kyz"}
+    assert join_copies(order, nodes, targets, {"x": "in.x", "s": "in.s"}) == order
+    early, _, late = order                      # with nobody in between who reads it, it moves
+    assert len(join_copies([early, late], nodes, targets, {"s": "in.s"})) == 1
