@@ -62,8 +62,8 @@ class LlvmExecutable:
 
     @cached_property
     def tile(self) -> int | None:
-        """Steps per tile where forward and backward must agree on it. States that steps use where they are kept may
-        take as much memory as inputs and outputs: keeping more of them costs what it saves. Others are kept for so many
+        """Steps per tile where forward and backward must agree on it. States that steps use where they are kept take
+        about as much memory as inputs and outputs: keeping more of them costs what it saves. Others are kept for so many
         steps that what the tile computes again stays in cache, and that they take no more memory than the inputs."""
         if not self.recompute:
             return None
@@ -270,7 +270,7 @@ class LlvmExecutable:
                 lines.append(f"  {title}{' (again)' if run.prefix == 'f.' else ''}: {n['before']} loop nests before "
                              f"the steps of a tile, {n['steps']} at every step, {n['after']} after")
         if self.recompute:
-            where = "kept at every step" if self.tile == 1 else f"at every {self.tile}th step"
+            where = f"kept at one step of {self.tile}" if self.tile > 1 else "kept at every step"
             lines.append(f"  backward runs the steps again from the states {where}: no product "
                          "with a parameter lies between states, so that is cheaper than keeping values")
             if self.sums:
