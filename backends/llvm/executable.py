@@ -63,8 +63,9 @@ class LlvmExecutable:
     @cached_property
     def tile(self) -> int | None:
         """Steps per tile where forward and backward must agree on it. States that steps use where they are kept take
-        about as much memory as inputs and outputs: keeping more of them costs what it saves. Others are kept for so many
-        steps that what the tile computes again stays in cache, and that they take no more memory than the inputs."""
+        about as much memory as inputs and outputs: keeping more of them costs what it saves. Others are kept for so
+        many steps that what the tile computes again stays in cache, and that they take no more memory than the
+        inputs."""
         if not self.recompute:
             return None
         nodes = self.cell.nodes()
