@@ -4,6 +4,7 @@ A step of a chunk reads and writes rows of many ports, one per step of the seque
 lines than a core waits for at once, in an order that the hardware does not foresee. While a step's products run,
 nothing else is asked of memory. So between blocks of their accumulators they ask for a few lines each of what will be
 read and written next, all products alike: more at a time, and what they read of the second-level cache waits behind it.
+Processors drop some of these requests (on one, always those of certain blocks): two products ask for each row.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from .frame import Frame
 from .loops import Nest, i64
 from .memory import I8, Index, memory_type, size_of
 
-TERMS = 16              # of a sum, at most, between two turns
+TERMS = 8               # of a sum, at most, between two turns
+TIMES = 2               # products that ask for a row; of a state, which is as long as many rows, one asks
 TURNS = 4               # a product of fewer asks for nothing
 
 Place = tuple[int, str, int]    # a phase: number of its run, name of the part, number there
@@ -71,14 +73,19 @@ def wishes(kernel: Kernel, real: ir.Type, width: int) -> dict[Place, list[Wish]]
     for port, used in _used(kernel, parts).items():
         lines = Wish(port, "").numel(real)
         places = [p for p in number if p[1] == "steps" or used]
-        place = min(places, key=lambda p: (load[p] + lines) / number[p])
-        load[place] += lines
-        if used and parts.index(place[:2]) < parts.index(used):
-            when = "present"
-        else:
-            when = "next" if place[:2] == used and used[1] == "steps" else "tile"
-        out[place].append(Wish(port, when))
+        for _ in range(min(len(places), 1 if port.space == "check" else TIMES)):
+            place = min(places, key=lambda p: (load[p] + lines) / number[p])
+            places.remove(place)
+            load[place] += lines
+            out[place].append(Wish(port, _when(place, used, parts)))
     return out
+
+
+def _when(place: Place, used: tuple[int, str] | None, parts: list[tuple[int, str]]) -> str:
+    """Of which step a product asks for a port's rows that are first used in that part."""
+    if used and parts.index(place[:2]) < parts.index(used):
+        return "present"
+    return "next" if place[:2] == used and used[1] == "steps" else "tile"
 
 
 def _parts(kernel: Kernel) -> list[tuple[int, str]]:

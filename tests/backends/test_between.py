@@ -1,8 +1,9 @@
-"""What products of chunk kernels ask memory for: every port once, and of a port every line."""
+"""What products of chunk kernels ask memory for: rows of every port twice, a kept state once, and of each every line."""
 
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,12 +33,14 @@ def kernels(name: str, C: int):
 
 
 @pytest.mark.parametrize("name", ["gla", "rwkv7", "simple_gla"])
-def test_every_port_is_asked_for_once(name):
+def test_two_products_ask_for_every_port_and_one_for_a_state(name):
     for kernel in kernels(name, 16):
         wishes = between.wishes(kernel, F32, WIDTH)
-        asked = [w.port.name for some in wishes.values() for w in some]
-        wanted = {p.name for p in kernel.ports if p.space in ("input", "output", "check")}
-        assert len(asked) == len(set(asked)) and {*asked} == wanted
+        asked = Counter(w.port.name for some in wishes.values() for w in some)
+        wanted = {p.name: 1 if p.space == "check" else between.TIMES
+                  for p in kernel.ports if p.space in ("input", "output", "check")}
+        assert asked == wanted
+        assert all(len({w.port.name for w in some}) == len(some) for some in wishes.values())
         for (r, name, i), some in wishes.items():
             p = getattr(kernel.runs[r], name).phases[i]
             assert between.turns(p, WIDTH) >= between.TURNS and p.groups
