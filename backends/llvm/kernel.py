@@ -73,7 +73,8 @@ def _emit_worker(fn: ir.Function, kernel: Kernel, real: ir.Type, width: int) -> 
         _Item(kernel, frame, nest, real, width).emit()
         return []
 
-    nest.loop("item", i64(0), count, 1, [], item)
+    # Backward starts with what forward has used last, which may still be in a cache.
+    nest.loop("item", i64(0), count, 1, [], item, down=kernel.reverse)
     nest.b.ret_void()
 
 
