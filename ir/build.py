@@ -181,8 +181,9 @@ class Builder:
         shape = tuple(d for i, d in enumerate(t.shape) if i not in axes)
         return self.add("reduce", (x,), Type(kind, shape), fn, fn=fn, axes=tuple(axes))
 
-    def contract(self, a: str, b: str, spec: str, semiring: str = "sum", hint: str = "dot") -> str:
+    def contract(self, a: str, b: str, spec: str, semiring: str = "sum", hint: str = "dot", below: str = "") -> str:
         sa, sb, so = spec_parts(spec)
         dims = dict(zip(sa, self.type(a).shape)) | dict(zip(sb, self.type(b).shape))
         kind = "int" if semiring == "argmax" else self.type(a).kind
-        return self.add("contract", (a, b), Type(kind, tuple(dims[c] for c in so)), hint, spec=spec, semiring=semiring)
+        return self.add("contract", (a, b), Type(kind, tuple(dims[c] for c in so)), hint, spec=spec, semiring=semiring,
+                        **({"below": below} if below else {}))

@@ -200,6 +200,9 @@ def _contract(n: Node, a: Type, b: Type) -> Type:
     for c, d in zip(sb, b.shape):
         _need(dims.setdefault(c, d) == d, "shape", f"letter {c} is {dims[c].name} in {a} and {d.name} in {b}")
     _need(semiring != "argmax" or len(dims) == len(so) + 1, "attrs", "argmax contracts exactly one axis")
+    below = n.attr("below", "")
+    _need(isinstance(below, str) and len(below) == len(set(below)) in (0, 2) and set(below) <= set(dims)
+          and (not below or semiring == "sum"), "attrs", f"below={below!r} is not two letters of the sum {spec!r}")
     return Type("int" if semiring == "argmax" else a.kind, tuple(dims[c] for c in so))
 
 

@@ -21,7 +21,7 @@ class Op:
     """`group`: leaf | pointwise | complex (pointwise too, removed by `passes.realify`) | structure | reduce | linalg.
     `arity`: number of operands, -1 for variadic. `kinds`: kinds allowed for
     the operands. `result`: kind of the result ("same" as the operands', or a
-    kind, or "given": by the node's type). `attrs`: required attribute names."""
+    kind, or "given": by the node's type). `attrs`: required attribute names; `optional`: others that it may have."""
 
     name: str
     group: str
@@ -30,6 +30,7 @@ class Op:
     result: str = "same"
     attrs: tuple[str, ...] = ()
     doc: str = ""
+    optional: tuple[str, ...] = ()
 
 
 def _table(*ops: Op) -> dict[str, Op]:
@@ -106,7 +107,8 @@ OPS: dict[str, Op] = _table(
     Op("reduce", "reduce", 1, ANY, "given", ("fn", "axes"),
        "fn: sum max min prod lse argmax any all; axes: tuple of positions, which disappear"),
     Op("contract", "reduce", 2, ANY, "same", ("spec", "semiring"),
-       "einsum of two operands, spec like 'ij,j->i'; semiring: sum max min lse (argmax: int result)"),
+       "einsum of two operands, spec like 'ij,j->i'; semiring: sum max min lse (argmax: int result). below='ij': of a "
+       "sum, terms or results where j >= i are 0 or read by nobody, and may be left out (as 0)", optional=("below",)),
     # linear algebra, with leading batch axes
     Op("solve", "linalg", 2, ("real",), "same", (), "A[..., n, n], b[..., n] or b[..., n, m] (by b's rank): A^-1 b"),
     Op("solve_lower", "linalg", 2, ("real",), "same", ("transposed",),

@@ -129,7 +129,7 @@ class _Verifier:
         if op.arity >= 0 and len(n.args) != op.arity:
             self.fail(n.name, "arity", f"{n.op} takes {op.arity} operands, not {len(n.args)}")
         keys = [k for k, _ in n.attrs]
-        if sorted(keys) != sorted(op.attrs):
+        if sorted(k for k in keys if k not in op.optional) != sorted(op.attrs) or len({*keys}) < len(keys):
             self.fail(n.name, "attrs", f"{n.op} has attributes {list(op.attrs)}, not {keys}")
         if where == "init" and n.op in ("input", "state", "random", "training"):
             self.fail(n.name, "region", f"{n.op} cannot be read in the init region")

@@ -63,22 +63,29 @@ def asking(kernel: Kernel, width: int) -> dict[Place, int]:
 
 def wishes(kernel: Kernel, real: ir.Type, width: int) -> dict[Place, list[Wish]]:
     """What each product asks for; nothing where no step has one. Ports are dealt out whole, in the order in which they
-    are used, each to the product that then has the least to ask for in a turn. What is used later in the tile is asked
-    for now, the rest for the tile (or step) that comes next."""
+    are used, each to the product that then has the least to ask for in its time. What is used later in the tile is
+    asked for now, the rest for the tile (or step) that comes next."""
     number, parts = asking(kernel, width), _parts(kernel)
     if not number:
         return {}
     out: dict[Place, list[Wish]] = {place: [] for place in number}
     load = dict.fromkeys(number, 0)
+    work = {p: _work(_phases(kernel, p[:2])[p[2]]) for p in number}
     for port, used in _used(kernel, parts).items():
         lines = Wish(port, "").numel(real)
         places = [p for p in number if p[1] == "steps" or used]
         for _ in range(min(len(places), 1 if port.space == "check" else TIMES)):
-            place = min(places, key=lambda p: (load[p] + lines) / number[p])
+            place = min(places, key=lambda p: (load[p] + lines) / work[p])
             places.remove(place)
             load[place] += lines
             out[place].append(Wish(port, _when(place, used, parts)))
     return out
+
+
+def _work(p: Phase) -> float:
+    """Multiply-adds of a product."""
+    (g, *_), half = p.groups, 2 if p.triangle else 1
+    return prod(d.size for d in (*p.shape, *g.dims)) * len(g.nodes) / half
 
 
 def _when(place: Place, used: tuple[int, str] | None, parts: list[tuple[int, str]]) -> str:
@@ -116,9 +123,9 @@ def turns(p: Phase, width: int) -> int:
 
 
 def stretches(p: Phase) -> int:
-    """Parts of the sums, where those lie across the lanes."""
+    """Parts of the sums, where those lie across the lanes; of sums of different lengths there are none."""
     sums = p.groups[0].dims
-    across = p.lane == "par" and len(p.groups) == len(sums) == 1
+    across = p.lane == "par" and len(p.groups) == len(sums) == 1 and p.triangle is None
     return sums[0].size // TERMS if across and sums[0].size % TERMS == 0 else 1
 
 

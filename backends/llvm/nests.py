@@ -10,13 +10,13 @@ from ...compiler.schedules.chains import chains
 from ...compiler.schedules.kernel import Phase, Store
 from . import between
 from .aside import Aside
+from .halves import NOWHERE, Halves
 from .loops import i64
 from .memory import Index, copy, element_type, size_of
-from .reductions import Reductions
 from .whole import whole
 
 
-class PhaseEmitter(Reductions):
+class PhaseEmitter(Halves):
     """Emits one phase. Loop order: rows, axes, lanes; for products with a
     parameter axes, lanes, rows, so that rows share the loads of weights; for
     sums the rows are the innermost, reducing loops."""
@@ -117,6 +117,8 @@ class PhaseEmitter(Reductions):
             self._open_blocked(var, rest, self.phase.unroll)
             if late:
                 self.aside.close()
+        elif self.piece != NOWHERE and self.phase.triangle.partner(self.blocked) == var:
+            self._open_half(var, rest)
         elif var == self.beside:
             self._open_blocked(var, rest, self.phase.vectors)
         else:
@@ -149,6 +151,9 @@ class PhaseEmitter(Reductions):
                 self._open(rest)
             return emit
 
+        if self.phase.triangle and var == self.blocked:
+            self._open_pieces(var, whole.constant, extent.constant, body)
+            return
         if not (isinstance(whole, ir.Constant) and whole.constant == 0):
             self._loop(var, i64(0), whole, u, body(u))
         if not (isinstance(extent, ir.Constant) and whole.constant == extent.constant):

@@ -26,6 +26,7 @@ class Reductions(Evaluator):
     chains: dict[str, Chain] = {}
     wishes: Sequence[between.Wish] = ()
     aside: Aside | None = None
+    blocked: str | None = None                  # the axis of `unroll` copies
 
     def _copies(self) -> list[dict[str, Index]]:
         """All unrolled copies of the present point: variable -> index."""
@@ -97,6 +98,10 @@ class Reductions(Evaluator):
         for j, (n, c) in enumerate(sums):
             self._keep(n, c, total[j])
 
+    def _terms(self, terms: int) -> tuple[int, int]:
+        """Of so many terms of a sum, those that the present block has."""
+        return 0, terms
+
     def _red_loops(self, g: Group, level: int, accs, jobs, v: int, whole, step):
         """Loops over the reduced axes from `level` on; the last one in steps of
         `step` up to `whole`, or (whole None) the one stretch `step` of lanes."""
@@ -113,6 +118,7 @@ class Reductions(Evaluator):
             self.nest.leave()
             return out
         lane_width = self.width if self.phase.lane == "red" else 0
+        start, stop = self._terms(whole)
 
         def body(i, phis):
             return self._accumulate(g, jobs, phis, [Index(var, k, i, k * lane_width, lane_width) for k in range(v)])
@@ -131,7 +137,7 @@ class Reductions(Evaluator):
             return accs
         if self.wishes and between.stretches(self.phase) > 1:
             return self.nest.loop("stretch", i64(0), i64(between.stretches(self.phase)), 1, accs, stretch)
-        return self.nest.loop(var, i64(0), i64(whole), step, accs, body)
+        return self.nest.loop(var, i64(start), i64(stop), step, accs, body)
 
     def _accumulate(self, g: Group, jobs, accs, last: list[Index]):
         """One step of the innermost reducing loop for all accumulators."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from ...ir.cell import Node
 from ...ir.types import Dim, Type
+from .triangle import Triangle
 
 # spaces: input/output [B,T,*]; param [*]; first/final [B,*] (states at the ends);
 # state [rows,*] (the running value; `next` is its second buffer where needed);
@@ -111,6 +112,7 @@ class Phase:
     what is unrolled in registers: "rows", "par" (last or last but one of
     `shape`) or None. `vectors`: registers along the lanes, or, beside `unroll`
     copies along the last axis, so many along the one before it (sums along lanes).
+    `triangle`: of the products half matters, and blocks leave out most of the other (with `block="par"`).
     A `sweep` visits the points of `shape` (leading axes, rows, lanes): its groups
     are sums of these points over rows, lanes or both, what it
     stores has all or some of the axes (all dimensions of `shape` differ)."""
@@ -127,6 +129,7 @@ class Phase:
     weights: bool = False                     # a product with a parameter: rows innermost
     call: str | None = None                   # a node computed as a whole, per row and leading axes (views.CALLS)
     sweep: bool = False
+    triangle: Triangle | None = None
 
     def written(self, reads: Mapping[str, str]) -> set[str]:
         """Values that are computed here to be stored. Not those that `reads` finds in a buffer of another phase: here

@@ -61,6 +61,7 @@ def _phase(p: Phase, run: Run, part: Part) -> list[str]:
     how += [f"{p.block} by {p.vectors} x {p.unroll}" if beside else f"{p.block} by {p.unroll}"] \
         if p.block and (beside or p.unroll > 1) else []
     how += ["rows innermost"] if p.weights else []
+    how += [str(p.triangle)] if p.triangle else []
     rows = {"tile": "rows x steps", "step": "rows"}[p.domain]
     if p.call:
         node = run.nodes[p.call]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from ...ir.ops import spec_parts
 from .chains import chains
 from .kernel import Kernel, Pack, Part, Phase, Run
+from .triangle import triangle
 from .units import EXPENSIVE
 from .views import is_product, param_view, reduced_letters
 
@@ -33,7 +34,7 @@ def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
     def part(run: Run, p: Part) -> Part:
         return replace(p, phases=tuple(
             _sweep(q, run, p, width, budget, kernel) if q.sweep else
-            _phase(q, run, p, width, budget, kernel.packing, per_head, packs, packed) for q in p.phases))
+            _halved(_phase(q, run, p, width, budget, kernel.packing, per_head, packs, packed), run) for q in p.phases))
 
     runs = tuple(replace(r, before=part(r, r.before), first=part(r, r.first), steps=part(r, r.steps),
                          after=part(r, r.after)) for r in kernel.runs)
@@ -42,6 +43,10 @@ def tune(kernel: Kernel, width: int, registers: int = 32) -> Kernel:
         runs = tuple(replace(r, steps=replace(r.steps, phases=(replace(r.steps.phases[0], vectors=least),)))
                      for r in runs)
     return replace(kernel, runs=runs, packs=tuple(packs.values()), packed=packed)
+
+
+def _halved(p: Phase, run: Run) -> Phase:
+    return replace(p, triangle=triangle(p, run.nodes))
 
 
 def _vectors(size: int, width: int, most: int) -> int:

@@ -9,6 +9,7 @@ from ostinato.ir import interp
 from ostinato.ir.build import Builder
 from ostinato.ir.cell import Cell, Input, Output, State
 from ostinato.ir.types import Dim, Type
+from ostinato.runtime.forms import hoisted
 
 B, T = 2, 3
 
@@ -38,7 +39,7 @@ def check(cell: Cell, change=lambda x: x, dtype=torch.float64, tolerance=1e-11) 
     cts = [torch.randn(y.shape, generator=g, dtype=torch.float64) for y in ends]
     want = torch.autograd.grad(ends, leaves, cts, allow_unused=True)
     want = [torch.zeros_like(x) if d is None else d for x, d in zip(leaves, want)]
-    e = executable.build(executable.prepare(cell), dtype)
+    e = hoisted.build(executable, cell, dtype)
     low = lambda some: [x.to(dtype) for x in some]
     outputs, finals, tape = e.forward(low(xs), [], low([h]), seed=0, training=False, keep=True)
     dx, _, ds = e.backward(low(xs), [], low([h]), tape, low(cts[:1]), low(cts[1:]), seed=0, training=False)

@@ -91,6 +91,10 @@ WRONG_NODES = {  # rule: nodes, each wrong when added to BASE's body
         node("v", "contract", ("m", "x"), spec="ij,j->k", semiring="sum"),
         node("v", "contract", ("m", "x"), spec="i,j->i", semiring="sum"),
         node("v", "contract", ("m", "x"), spec="ij,i->j", semiring="times"),
+        node("v", "contract", ("m", "x"), spec="ij,i->j", semiring="sum", below="ik"),
+        node("v", "contract", ("m", "x"), spec="ij,i->j", semiring="sum", below="i"),
+        node("v", "contract", ("m", "x"), spec="ij,i->j", semiring="max", below="ij"),
+        node("v", "contract", ("m", "x"), spec="ij,i->j", semiring="sum", below="ij", above="ij"),
         node("v", "contract", ("m", "m"), Type("int"), spec="ij,ij->", semiring="argmax"),
         node("v", "random", ("t",), dist="cauchy", site=1), node("v", "random", ("t",), dist="normal", site=-1)],
     "kind": [

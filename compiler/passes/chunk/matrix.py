@@ -157,8 +157,8 @@ class Matrix:
         left, out = text.split("->")
         return ",".join(lead + s for s in left.split(",")) + "->" + lead + out
 
-    def contract(self, x: str, y: str, text: str) -> str:
-        return self.b.contract(x, y, self.spec(text))
+    def contract(self, x: str, y: str, text: str, below: str = "") -> str:
+        return self.b.contract(x, y, self.spec(text), below=below)
 
     def times(self, x: str, by: str | None) -> str:
         """x scaled by a value that lacks some of its last axes."""
@@ -170,7 +170,7 @@ class Matrix:
         b, x = self.b, (w.x, w.y)[axis]
         if (self.row, self.column)[axis] is not None:
             return self._once(("gram", reader, x, axis), lambda: self._channel_gram(reader, x, axis))
-        g = self.contract(reader, x, "ik,jk->ij")
+        g = self.contract(reader, x, "ik,jk->ij", below="ij")
         if (self.row, self.column)[1 - axis] is not None:
             return g                                    # the decay of the other axis is 0 for j >= i
         if self.scalar is not None:
@@ -233,7 +233,7 @@ class Matrix:
         """sum_j G(i, j) D(i, j) y_j with the decay of the other axis."""
         b, n, y, other = self.b, self.n, (w.x, w.y)[1 - axis], 1 - axis
         if (self.row, self.column)[other] is None:
-            return self.contract(gram, y, "ij,jv->iv")
+            return self.contract(gram, y, "ij,jv->iv", below="ij")
         out = []
         for start, dim in self.blocks():
             g = self.cut(gram, start, dim)

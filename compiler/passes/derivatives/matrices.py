@@ -31,7 +31,7 @@ def _solve_lower(d: D, n: Node, ct: str) -> Cotangents:
     spec = f"{lead}i,{lead}j->{lead}ij" if n.type.rank < t.rank else f"{lead}im,{lead}jm->{lead}ij"
     rows, cols = (d.b.broadcast(d.b.add("iota", (), Type("int", (t.shape[i],)), "iota"), t.shape, (i,))
                   for i in (t.rank - 2, t.rank - 1))
-    product = d.b.contract(*((x, db) if across else (db, x)), spec)
+    product = d.b.contract(*((x, db) if across else (db, x)), spec, below="ij")
     return d.choose(d("gt", rows, cols), d("neg", product), 0.0), db
 
 

@@ -63,13 +63,14 @@ def _contract(d: D, n: Node, ct: str) -> Cotangents:
     """y_O = sum A_I B_J: dA_I = sum dy_O B_J. Other semirings are reductions by now (`tropical`)."""
     (x, y), (sx, sy, so) = n.args, spec_parts(n.attr("spec"))
     assert n.attr("semiring") == "sum", n
-    return (_operand(d, ct, so, y, sy, x, sx), _operand(d, ct, so, x, sx, y, sy))
+    below = n.attr("below", "")                      # terms that are 0 have no derivatives
+    return (_operand(d, ct, so, y, sy, x, sx, below), _operand(d, ct, so, x, sx, y, sy, below))
 
 
-def _operand(d: D, ct: str, so: str, y: str, sy: str, x: str, sx: str) -> str:
+def _operand(d: D, ct: str, so: str, y: str, sy: str, x: str, sx: str, below: str) -> str:
     """sum dy_O B_J over what x does not have, constant along what only x has."""
     here = "".join(c for c in sx if c in so or c in sy)
-    t = d.b.contract(ct, y, f"{so},{sy}->{here}")
+    t = d.b.contract(ct, y, f"{so},{sy}->{here}", below=below if {*below} <= {*so, *sy} else "")
     return d.b.broadcast(t, d.b.type(x).shape, tuple(sx.index(c) for c in here))
 
 
