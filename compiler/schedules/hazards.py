@@ -51,15 +51,5 @@ def read_points(p: Phase, nodes: dict[str, Node], reads: dict[str, str], names: 
                 visit(arg, at)
     for s in p.stores:
         if s.node and s.node not in grouped:
-            start(s.node, nodes, here(s.node), visit, names, found)
+            visit(s.node, here(s.node))
     return found
-
-
-def start(name, nodes, idx, visit, names, found) -> None:
-    """Visit a stored value: itself if it is one of `names`, else what it reads."""
-    if name in names or not nodes[name].args:
-        if name in names:
-            found.append(idx)
-        return
-    for arg, at in operand_indices(nodes[name], idx):
-        visit(arg, at)

@@ -127,8 +127,10 @@ class Joiner:
 
     def reads(self, p: Phase) -> set[str]:
         """Values held elsewhere, and leaves, that the phase's own computation reads."""
-        own = [n for g in p.groups for n in g.nodes] + [s.node for s in p.stores]
-        todo = [a for n in own if n for a in self.nodes[n].args] + [n for n in own if n and not self.nodes[n].args]
+        grouped = {n for g in p.groups for n in g.nodes}
+        made = {n for n in grouped | p.written(self.buffers) if self.nodes[n].args}
+        todo = [a for n in made for a in self.nodes[n].args]
+        todo += {*grouped, *(s.node for s in p.stores if s.node)} - made            # leaves, and what is copied
         seen: set[str] = set()
         while todo:
             n = todo.pop()
@@ -171,6 +173,7 @@ class Joiner:
         """Collects in what orders of dimensions values of full rank are read; False if any is read elsewhere."""
         seen: set[tuple[str, tuple]] = set()
         grouped = {n for g in p.groups for n in g.nodes}
+        made = grouped | p.written(self.buffers)
 
         def visit(name: str, at: tuple) -> bool:
             if (name, at) in seen or name in grouped:
@@ -191,6 +194,8 @@ class Joiner:
         def start(name: str, red: tuple[Dim, ...] = ()) -> bool:
             node = self.nodes[name]
             at = tuple((d, 0) for d in node.type.shape)
+            if name not in made:                # a copy of what another phase or part has stored
+                return visit(name, at)
             return all(visit(a, i) for a, i in operand_indices(node, at, tuple((d, 0) for d in red)))
 
         if not all(start(n, reduced_dims(self.nodes[n], self.nodes)) for n in grouped):

@@ -54,6 +54,15 @@ PADDED_COTANGENT = """cell c(H) {
   output h, y: [H] = (u * sum(u))[:H]
 }"""
 
+ASSEMBLED_INPUT = """cell c(H) {
+  input  a: [H], b: [H]
+  state  x: [2, H] = 0, h: [2, H] = 0
+  both = stack(a[t], b[t])
+  x[t] = both
+  h[t] = x[t-1] + both * sigmoid(h[t-1])
+  output h
+}"""
+
 TWO_RUNS = """cell c(K, V) {
   input  x: [K, V], q: [K]
   param  B: [K, V]  ~ normal(0, 1)
@@ -67,6 +76,11 @@ TWO_RUNS = """cell c(K, V) {
 
 def test_a_padded_value_is_whole_before_it_is_read():
     _check(PADDED_COTANGENT, H=4)
+
+
+def test_an_assembled_input_that_steps_copy():
+    """It lies in memory ahead of the steps, which read it and hand it on as a state."""
+    _check(ASSEMBLED_INPUT)
 
 
 def test_runs_of_one_kernel_keep_their_constants_apart():

@@ -7,9 +7,11 @@ import pytest
 import torch
 from agreement import ZOO, as_good_as_sequential, check
 from ostinato.backends.llvm.launch import Launch
+from ostinato.compiler.passes.masked import Masked
 from ostinato.frontend.diagnostics import OstinatoError
 from ostinato.runtime.files import declared_sizes
 from ostinato.runtime.sample import sample_inputs
+from ostinato.runtime.sources import elaborate
 
 
 def compiled(name: str, schedule: str, **options):
@@ -33,6 +35,22 @@ def test_products_of_odd_sizes(name, K, V, N):
 @pytest.mark.parametrize("T", [0, 3, 64, 65])
 def test_lengths(T):
     check("chunk(16)", "deltanet", 2, T, tolerance=1e-10)
+
+
+TWO_STATES = """cell two_states(K, V) {
+  input  q: [K], k: [K], v: [V], g: [K] <= 0, beta: [] in (0, 2)
+  param  S0: [K, V] = 0.1
+  state  S: [K, V] = S0, A: [K, V] = 0
+  M    = exp(g[t]) * S[t-1]
+  S[t] = M + beta[t] * outer(k[t], v[t] - k[t] @ M)
+  A[t] = A[t-1] + outer(k[t], q[t] @ S[t-1])
+  output o: [V] = q[t] @ A[t]
+}"""
+
+
+def test_a_delta_rule_from_a_learned_state_that_feeds_another():
+    """In sequences of different lengths, the learned state is a constant that comes in within a chunk."""
+    check("chunk(8)", Masked(valid=True)(elaborate(TWO_STATES, None, dict(K=3, V=4)).cell), 2, 19, tolerance=1e-10)
 
 
 @pytest.mark.parametrize("name", ["gla", "retnet", "rwkv6", "rwkv7"])
