@@ -181,14 +181,15 @@ class Planner:
 
     def _swept(self, phases: list[Phase], passed: set[str]) -> list[Phase]:
         """Phases over the same matrices joined. Of `passed`, the values stored only for other phases, those are not
-        stored any more that only the sweep itself reads."""
+        stored for them any more that only the sweep itself reads (as pieces of an assembled value they still are)."""
         joiner = Joiner(self.nodes, {n: to[0] for n, to in self.targets.items()} | self.reads)
         out = joiner.readers_first(joiner.join(phases))
         for i, p in enumerate(out):
             if p.sweep:
                 others = {n for q in out if q is not p for n in joiner.reads(q)}
                 mine = {s.node for s in p.stores if s.shape == p.shape and s.node in passed - others}
-                out[i] = replace(p, stores=tuple(s for s in p.stores if s.node not in mine))
+                out[i] = replace(p, stores=tuple(
+                    s for s in p.stores if s.node not in mine or s.buffer not in self.targets[s.node]))
                 for n in mine:
                     del self.targets[n]
         return out

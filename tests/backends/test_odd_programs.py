@@ -63,6 +63,14 @@ ASSEMBLED_INPUT = """cell c(H) {
   output h
 }"""
 
+PIECE_OF_A_SWEEP = """cell c(K, V) {
+  input  k: [K], v: [V]
+  state  S: [K, V] = 0
+  M    = sin(S[t-1])
+  S[t] = M + outer(k[t], v[t])
+  output y: [V] = k[t] @ M, both: [2, K, V] = stack(M, S[t])
+}"""
+
 TWO_RUNS = """cell c(K, V) {
   input  x: [K, V], q: [K]
   param  B: [K, V]  ~ normal(0, 1)
@@ -81,6 +89,11 @@ def test_a_padded_value_is_whole_before_it_is_read():
 def test_an_assembled_input_that_steps_copy():
     """It lies in memory ahead of the steps, which read it and hand it on as a state."""
     _check(ASSEMBLED_INPUT)
+
+
+def test_a_piece_that_only_its_own_sweep_reads():
+    """It has no buffer of its own any more, but a place in the whole."""
+    _check(PIECE_OF_A_SWEEP, K=4, V=3)
 
 
 def test_runs_of_one_kernel_keep_their_constants_apart():
