@@ -134,7 +134,7 @@ def _push_slice(b: _Pusher, n: Node) -> str | None:
     m, axis, start, dim = b.node(n.args[0]), n.attr("axis"), n.attr("start"), n.type.shape[n.attr("axis")]
     args = tuple(a if (at := operand_axis(m, i, axis)) is None else b.slice(a, at, start, dim, a)
                  for i, a in enumerate(m.args))
-    return b.add(m.op, args, n.type, n.name, **dict(m.attrs))
+    return b.add(m.op, args, n.type, n.name, **_attrs(m, axis))
 
 
 def _push_index(b: _Pusher, n: Node) -> str | None:
@@ -142,7 +142,7 @@ def _push_index(b: _Pusher, n: Node) -> str | None:
         return None
     m, axis, at = b.node(n.args[0]), n.attr("axis"), n.attr("at")
     args = tuple(a if (k := operand_axis(m, i, axis)) is None else b.index(a, k, at, a) for i, a in enumerate(m.args))
-    attrs = dict(m.attrs)
+    attrs = _attrs(m, axis)
     match m.op:
         case "contract":
             out = spec_parts(m.attr("spec"))[2]
@@ -153,6 +153,15 @@ def _push_index(b: _Pusher, n: Node) -> str | None:
         case "broadcast":
             attrs["axes"] = tuple(k - (k > axis) for k in m.attr("axes") if k != axis)
     return b.add(m.op, args, n.type, n.name, **attrs)
+
+
+def _attrs(m: Node, axis: int) -> dict:
+    """Of a node whose result is cut along an axis. From there on the axis has other places: of a half that is left out
+    is not said what it is now."""
+    attrs = dict(m.attrs)
+    if m.op == "contract" and spec_parts(m.attr("spec"))[2][axis] in m.attr("below", ""):
+        del attrs["below"]
+    return attrs
 
 
 def _cut_at_joints(b: _Pusher, n: Node) -> str | None:
