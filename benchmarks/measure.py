@@ -19,25 +19,27 @@ def seconds(call: Callable[[], object], repeats: int = 1) -> float:
 
 
 TURN = 3e-3                # seconds: a shorter call is repeated, or it would time the caches that the others emptied
+SETTLE = 30e-3             # seconds: what another one left behind is gone then; after JAX's, memory is slow for so long
 
 
 def side_by_side(calls: Sequence[tuple[Callable[[], object], float]], budget: float) -> list[list[float]]:
     """Times of several calls in turns, in ms, so that a busy moment hits all of them.
 
     calls: (call, scale of its time). After a warm-up of each, 3 to 50 rounds, as many as `budget` seconds allow.
-    The n-th times of all calls are neighbours. A call is made once more, uncounted, before it is timed: what another
+    The n-th times of all calls are neighbours. A call is made for SETTLE, uncounted, before it is timed: what another
     one left behind (threads still running, a graph to be freed, code and data out of the caches) is not its time.
     """
     turns = []
     for call, scale in calls:
         if (once := seconds(call)) < TURN:
             once = seconds(call)
-        turns.append((call, max(1, math.ceil(TURN / max(once, 1e-6))), scale))
+        repeats, settle = (max(1, math.ceil(some / max(once, 1e-6))) for some in (TURN, SETTLE))
+        turns.append((call, repeats, settle, scale))
     times: list[list[float]] = [[] for _ in calls]
     end, rounds = time.perf_counter() + budget, 0
     while rounds < 3 or rounds < 50 and time.perf_counter() < end:
-        for kept, (call, repeats, scale) in zip(times, turns):
-            call()
+        for kept, (call, repeats, settle, scale) in zip(times, turns):
+            seconds(call, settle)
             kept.append(1e3 * scale * seconds(call, repeats))
         rounds += 1
     return times
