@@ -14,6 +14,8 @@ def product_flops(cell) -> int:
             flops = 2
             for s in size.values():
                 flops *= s
+            if below := n.attr("below", ""):        # only rows with earlier ones
+                flops = flops * (size[below[0]] - 1) // (2 * size[below[0]])
             total += flops
     return total
 
