@@ -21,7 +21,8 @@ SIZES = ((2, 4, 1024, 64), (1, 8, 4096, 128))            # B, N, T, K = V
 def chunk_flops(cell, C: int) -> tuple[float, float]:
     """Floating-point operations per step of one sequence in chunks of C steps, (forward, forward and backward): what
     the chunk cell and its adjoint multiply and add up, and solve. What is computed again for the backward pass does
-    not count, nor does what products may leave out (`below`), and nothing pointwise does. `cell`: through the pipeline."""
+    not count, nor does what products may leave out (`below`), and nothing pointwise does. `cell`: through the
+    pipeline."""
     made = lower(chunk(cell, C))
     forward = whole_flops(made.cell)
     return forward / C, (forward + whole_flops(made.adjoint.backward)) / C
