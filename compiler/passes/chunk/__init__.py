@@ -20,12 +20,14 @@ from ..dce import Dce, live
 from ..realify import named
 from ..rewrite import Rewriter
 from . import vector
-from .coupled import Coupled, Group
+from .coupled import Coupled, Group, ordered
 from .ends import ended
 from .forms import NotLinear, Scale
+from .lanes import Lanes
 from .lift import Lift, Unchunkable, first_axes
 from .linear import Error, Linear, dependence, error, linear
 from .matrix import Constant, Matrix, Written
+from .mixed import Mixed
 from .readout import Readout
 from .solve import solved
 from .together import together
@@ -185,21 +187,43 @@ class _Chunker:
         return self.matrix[state]
 
     def _couple(self, states: tuple[str, ...]) -> None:
-        """States that add multiples of each other, by scalars."""
-        group = Group(self.b, self.dim, {})
+        """States that add multiples of each other."""
+        first = self.source.state(states[0]).type
+        scales = {(s, t): scale for s in states for t, scale in self.forms[s].scales.items()}
         for name in states:
-            s = self.source.state(name)
-            if s.type.shape != self.source.state(states[0]).type.shape:
+            if self.source.state(name).type.shape != first.shape:
                 raise Unchunkable(f"{named(states)} depend on each other and have different shapes")
             if self.forms[name].constants:
                 raise Unchunkable(f"{named(states)} depend on each other, and a constant is added to {name}")
-            lead = s.type.shape[:-2]
-            for other, scale in self.forms[name].scales.items():
-                if scale.row or scale.column:
-                    raise Unchunkable(f"{named(states)} depend on each other, and a decay differs between channels")
-                one = self.b.full(1.0, Type("real", (*lead, self.dim)))
-                group.decays[name, other] = self._decay(scale.scalar, states, len(lead)) or one
-            self.matrix[name] = Coupled(self.b, s, self.dim, group=group)
+        along = {i for s in scales.values() for i, p in enumerate((s.row, s.column)) if p is not None}
+        if len(along) > 1:
+            raise Unchunkable(f"{named(states)} depend on each other, and decays differ between rows and columns")
+        lead = first.shape[:-2]
+        if not along and ordered(states, scales) is not None:
+            self._by_scalars(states, scales, lead)
+            return
+        (axis,) = along or {0}
+        wide = Type("real", (*lead, self.dim, first.shape[-2 + axis]))
+        step = {}
+        for pair, scale in scales.items():
+            scalar, row, column = self._decays(scale, states, len(lead))
+            d = self.b.full(1.0, wide)
+            for part in filter(None, (scalar, row, column)):
+                d = self.b.op("mul", d, self.b.broadcast(part, wide.shape, tuple(range(self.b.type(part).rank))))
+            if (e := Lanes.element(self.b, d)) is not None:
+                step[pair] = e
+        lanes, members = Lanes(self.b, states, wide, len(lead), step), {}
+        for name in states:
+            self.matrix[name] = Mixed(self.b, self.source.state(name), self.dim, lanes=lanes, members=members,
+                                      along=axis)
+
+    def _by_scalars(self, states: tuple[str, ...], scales: dict[tuple[str, str], Scale], lead: tuple[Dim, ...]) -> None:
+        """One after another."""
+        group, one = Group(self.b, self.dim, {}), self.b.full(1.0, Type("real", (*lead, self.dim)))
+        for pair, scale in scales.items():
+            group.decays[pair] = self._decay(scale.scalar, states, len(lead)) or one
+        for name in states:
+            self.matrix[name] = Coupled(self.b, self.source.state(name), self.dim, group=group)
 
     def _decays(self, scale: Scale, states: tuple[str, ...], lead: int) -> tuple[str | None, ...]:
         return tuple(self._decay(p, states, lead) for p in (scale.scalar, scale.row, scale.column))

@@ -8,12 +8,24 @@ running product, state by state in the order of the couplings.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from ....ir.build import Builder
 from ....ir.types import Dim, Type
-from .lift import Unchunkable
 from .matrix import Matrix, Written
+
+
+def ordered(states: tuple[str, ...], pairs: Container[tuple[str, str]]) -> list[str] | None:
+    """States after those that they add, by the pairs of a state and one that it adds; None: there is a circle."""
+    left, out = list(states), []
+    while left:
+        free = [s for s in left if not any((s, t) in pairs for t in left if t != s)]
+        if not free:
+            return None
+        out += free
+        left = [s for s in left if s not in free]
+    return out
 
 
 @dataclass
@@ -25,17 +37,6 @@ class Group:
     decays: dict[tuple[str, str], str]
     members: dict[str, Coupled] = field(default_factory=dict)
     cache: dict = field(default_factory=dict)
-
-    def order(self) -> list[str]:
-        """States after those that they add. Raises Unchunkable for a circle."""
-        left, out = list(self.members), []
-        while left:
-            free = [s for s in left if not any((s, t) in self.decays for t in left if t != s)]
-            if not free:
-                raise Unchunkable(f"{', '.join(left)} add multiples of each other in a circle")
-            out += free
-            left = [s for s in left if s not in free]
-        return out
 
     def responses(self, kind: str, into: frozenset[str]) -> dict[str, str]:
         """Before every step i: what is left in each state of a unit that `into` holds before the chunk ("first":
@@ -56,7 +57,7 @@ class Group:
             return b.broadcast(m.shifted(d), shape, tuple(range(m.n + 1)))
 
         out: dict[str, str] = {}
-        for s in self.order():
+        for s in ordered(tuple(self.members), self.decays):
             parts = [unit] if s in into else []
             parts += [b.op("mul", m.shifted(r), spread(self.decays[s, t])) for t, r in out.items()
                       if (s, t) in self.decays]

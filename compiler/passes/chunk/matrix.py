@@ -73,6 +73,10 @@ class Matrix:
             self.scalar = None
         self.old = self.b.read("state", self.state.name, self.state.type)
 
+    def differs(self, axis: int) -> bool:
+        """Whether the decay differs along the rows (0) or the columns (1)."""
+        return (self.row, self.column)[axis] is not None
+
     # -- decays: d [*lead, n, ...] over a stretch of n steps ----------------------
     def constant(self, shape: tuple[Dim, ...], axis: int, at: int) -> str:
         """1 at one place of an axis, elsewhere 0."""
@@ -168,10 +172,10 @@ class Matrix:
     def gram(self, reader: str, w: Written, axis: int) -> str | None:
         """G(i, j) = reader_i . D(i, j) x_j, 0 for j >= i: [*lead, i, j]; None: 0 everywhere."""
         b, x = self.b, (w.x, w.y)[axis]
-        if (self.row, self.column)[axis] is not None:
+        if self.differs(axis):
             return self._once(("gram", reader, x, axis), lambda: self._channel_gram(reader, x, axis))
         g = self.contract(reader, x, "ik,jk->ij", below="ij")
-        if (self.row, self.column)[1 - axis] is not None:
+        if self.differs(1 - axis):
             return g                                    # the decay of the other axis is 0 for j >= i
         if self.scalar is not None:
             return b.op("mul", g, self.between(self.scalar))
@@ -232,7 +236,7 @@ class Matrix:
     def applied(self, gram: str, w: Written, axis: int) -> str:
         """sum_j G(i, j) D(i, j) y_j with the decay of the other axis."""
         b, n, y, other = self.b, self.n, (w.x, w.y)[1 - axis], 1 - axis
-        if (self.row, self.column)[other] is None:
+        if not self.differs(other):
             return self.contract(gram, y, "ij,jv->iv", below="ij")
         out = []
         for start, dim in self.blocks():

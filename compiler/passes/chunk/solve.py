@@ -25,7 +25,7 @@ def solved(reads: list[tuple[Matrix, str]], axis: int, written: list[Written], l
     systems: dict[tuple[int, int], str] = {}
     right: list[str] = []
     for r, (m, reader) in enumerate(reads):
-        if (m.row, m.column)[1 - axis] is not None:
+        if m.differs(1 - axis):
             raise Unchunkable("low rank together with a decay that differs along the axis that is not read")
         b, rhs = m.b, m.of_state(reader, axis)
         for s, w in enumerate(written):
