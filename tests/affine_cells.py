@@ -27,7 +27,7 @@ def affine_cell(rng: random.Random, *, blocks: int | None = None, heads: bool | 
     knobs = dict(large=large, ints=False, noise=False, semirings=semirings, linalg=False, wide=wide)
     m = _Affine(rng, heads, knobs)
     pool = [m.input() for _ in range(rng.randint(1, 2))]
-    choices = [m.scaled, m.matrix, m.matrix, m.momentum, m.stabilised]
+    choices = [m.scaled, m.matrix, m.matrix, m.momentum, m.turned, m.stabilised]
     choices += [m.coupled] if coupled else []
     choices += [m.mixed, m.shifted] if dense else []
     choices += [m.tropical_lanes] if semirings else []
@@ -182,3 +182,29 @@ class _Affine(_Maker):
         new = self.set(hp, self.op("mul", new, self.k(0.5)))
         kept = self.op("mul", self.scale_rows(self.scalar_per_head(x), shape), S)
         return self.read_rows(self.heads(self.key(x, k)), self.keep(hs, x, self.op("add", kept, new)))
+
+    def turned(self, x: str) -> str:
+        """2 or 3 matrix states that add multiples of each other, which differ between rows or columns or do not; some
+        are seen by the others as they are now, and not all are written to."""
+        k, v = self.rows_and_columns()
+        n, lead, axis = self.rng.choice((2, 2, 3)), len(self.lead), self.rng.choice((0, 0, 1, None))
+        states = [self.state(*self.lead, k, v) for _ in range(n)]
+        seen, shape = [S for S, _ in states], self.b.type(states[0][0]).shape
+
+        def part() -> str:
+            if axis is None:
+                return self.scale_rows(self.scalar_per_head(x), shape)
+            gate = self.heads(self.op("tanh", self.linear(x, (k, v)[axis])))
+            return self.b.broadcast(gate, shape, (*range(lead), lead + axis))
+
+        for i, (_, handle) in enumerate(states):
+            new = self.op("mul", self.op("mul", part(), self.k(1 / n)), seen[i])
+            for S in (S for j, S in enumerate(seen) if j != i and self.chance(0.7)):
+                new = self.op(self.rng.choice(("add", "sub")), new, self.op("mul", self.op("mul", part(), self.k(1 / n)), S))
+            if i == 0 or self.chance(0.4):
+                write = self.outer(self.heads(self.key(x, k)), self.heads(self.op("tanh", self.linear(x, v))))
+                new = self.op("add", new, write)
+            new = self.keep(handle, x, new)
+            if self.chance(0.3):
+                seen[i] = new
+        return self.read_rows(self.heads(self.key(x, k)), self.rng.choice([*seen, *(S for S, _ in states)]))

@@ -18,10 +18,10 @@ from ...compiler.pipeline import Divided, Lowered
 
 MODULES: dict[str, str] = {     # name of a schedule -> module here
     "sequential": "sequential", "chunk": "chunk", "scan": "scan", "diagonalize": "diagonalize",
-    "quadratic": "quadratic", "conv": "conv"}
+    "quadratic": "quadratic", "conv": "conv", "step": "step"}
 # schedules with a number, and its default (None: the form's choice)
 ARGUMENTS: dict[str, int | None] = {"chunk": None, "scan": None}
-BACKWARDS = ("sequential", "scan")      # those that run a cell from the last step to the first themselves
+BACKWARDS = ("sequential", "scan", "step")      # those that run a cell from the last step to the first themselves
 
 
 class Unsuitable(Exception):

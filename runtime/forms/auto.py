@@ -10,6 +10,7 @@ differ from channel to channel:
     chunk(8)     60 + K V (0.145 + 0.015 c + r (0.05 + 0.085 c)) + K (4 + r c)
                  loops, products with the state; products between steps, what is solved, decays multiplied out.
                  Of states beyond 2^15 elements chunk(16), which goes over them half as often
+                 30 + 0.3 K V + 19 K for each of states that depend on each other channel by channel (gateloop)
 
 chunk is taken from a gain of 1.1 on, since it takes twice as long to compile; from 1.5 on where decays are learned
 constants, whose products torch evaluates at every call. The other forms are never cheaper on a
@@ -21,10 +22,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...compiler.passes.realify import named
 from ...compiler.passes.static import Hoist
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell
-from ...ir.sweeps import mixed
+from ...ir.sweeps import mixed as runs_both_ways
 
 GAIN = 1.1
 MORE, FEW = 1.5, 8             # gain that is worth more than a few operations on parameters, milliseconds in every call
@@ -33,11 +35,12 @@ LARGE = 1 << 15                # elements of a state
 
 @dataclass(frozen=True)
 class Cost:
-    """Nanoseconds per step and head; `size`: steps of a chunk, 0 where there is no matrix state."""
+    """Nanoseconds per step and head; `size`: steps of a chunk, 0 where there is no matrix state in `matrices`."""
 
     sequential: float
     chunk: float
     size: int
+    matrices: tuple[str, ...] = ()
 
     @property
     def gain(self) -> float:
@@ -49,24 +52,27 @@ def cost(cell: Cell) -> Cost:
     from ...compiler.analysis.affine import Affine, Dense, LowRank, Scale, classify
     from ...compiler.passes.chunk import SIZE
 
-    sequential, chunk, size = 0.0, 0.0, 0
+    sequential, chunk, size, found = 0.0, 0.0, 0, []
     for c in classify(cell):
         if not isinstance(c, Affine):
             continue
         matrices = [s for s in c.states if len(_shape(cell, s)) == 2
                     and not (c.offsets[s] and all(isinstance(o, Dense) for o in c.offsets[s]))]
+        found += matrices
         maps = [m for s in matrices for t in c.terms[s] for m in t.maps]
         lead = 1 if cell.heads is not None else 0
         r = len({m.read for m in maps if isinstance(m, LowRank)})
         decays = any(isinstance(m, Scale) for m in maps)
         channels = any(isinstance(m, Scale) and any(a >= lead for a in m.axes) for m in maps)
+        mixed = channels and any(t.of != s for s in matrices for t in c.terms[s])
         for s in matrices:
             K, V = _shape(cell, s)
-            large = K * V > LARGE
+            large = K * V > LARGE and not mixed
             size = max(size, 2 * SIZE if large else SIZE)
             sequential += (1.8 if large else 1.0) * K * V * (0.28 + 0.03 * decays + r * (0.05 + 0.12 * channels))
-            chunk += 60 + K * V * (0.145 + 0.015 * channels + r * (0.05 + 0.085 * channels)) + K * (4 + r * channels)
-    return Cost(sequential, chunk, size)
+            chunk += 30 + 0.3 * K * V + 19 * K if mixed else (
+                60 + K * V * (0.145 + 0.015 * channels + r * (0.05 + 0.085 * channels)) + K * (4 + r * channels))
+    return Cost(sequential, chunk, size, tuple(found))
 
 
 def _shape(cell: Cell, state: str) -> tuple[int, ...]:
@@ -94,7 +100,7 @@ class Choice:
 
 def choose(cell: Cell) -> Choice:
     """The schedule of a cell (real, see `passes.realify`) on a CPU; of a cell in parts one for each, if they differ."""
-    if mixed(cell):
+    if runs_both_ways(cell):
         from ...compiler.passes.divide import divide
 
         choices = [choose(part) for part in divide(Run()(CANONICAL, cell))]
@@ -106,7 +112,7 @@ def choose(cell: Cell) -> Choice:
     lead = 2 + (cell.heads is not None)
     if not any(s.type.rank == lead for s in cell.states):
         return Choice("sequential", "there is no matrix state: a step's vectors fill the registers already")
-    from ...compiler.passes.chunk import Unchunkable, chunk  # not where there is no matrix
+    from ...compiler.passes.chunk import Unchunkable, chunk, whole  # not where there is no matrix
 
     cell = Run()(CANONICAL, cell)
     c = cost(cell)
@@ -119,6 +125,8 @@ def choose(cell: Cell) -> Choice:
         made = chunk(cell, c.size)
     except Unchunkable as why:
         return Choice("sequential", f"{figures}, but {why}")
+    if elements := set(whole(made)) & set(c.matrices):
+        return Choice("sequential", f"{figures}, but chunks compute every element of {named(elements)} at every step")
     if c.gain < MORE and (more := _learned(made) - _learned(cell)) > FEW:
         return Choice("sequential", f"{figures}, but torch evaluates {more} operations on parameters at every call")
     return Choice(f"chunk({c.size})", figures.replace("by the model", "by the model sequential takes"))
@@ -128,4 +136,5 @@ REJECTED = {"chunk": "not that much faster by the model",
             "scan": "every step is done twice; it can pay with many threads and few sequences: ask for it",
             "diagonalize": "two more products per step, and it needs well-conditioned eigenvectors: ask for it",
             "conv": "the states of all steps at once: ask for it",
+            "step": "a call for every step: ask for it",
             "quadratic": "all pairs of steps at once: ask for it"}

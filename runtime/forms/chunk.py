@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ...backends.base import Executable
 from ...backends.fold import Fold
-from ...compiler.passes.chunk import SIZE, Unchunkable, chunk
+from ...compiler.passes.chunk import SIZE, Unchunkable, chunk, whole
 from ...compiler.passes.chunk.lift import first_axes
+from ...compiler.passes.realify import named
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell
 from . import Source, Unsuitable, hoisted
@@ -30,7 +31,7 @@ def build(source: Source) -> Executable:
         raise Unsuitable(str(why)) from None
     save = getattr(lowered, "save", "auto")
     fold = Fold(size, *_axes(cell))
-    return Chunked(cell, size, hoisted.build(source.backend, made, source.dtype, save, fold),
+    return Chunked(cell, size, whole(made), hoisted.build(source.backend, made, source.dtype, save, fold),
                    source.backend.build(lowered, source.dtype), source.dtype)
 
 
@@ -42,11 +43,13 @@ def _axes(cell: Cell) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 class Chunked:
-    """`chunks` runs chunks of `size` steps, `rest` single steps, each if there are any. The tape: of the chunks, of the
+    """`chunks` runs chunks of `size` steps, `rest` single steps, each if there are any; `whole`: states of which chunks
+    compute all elements at all steps. The tape: of the chunks, of the
     rest, and the states between them."""
 
-    def __init__(self, cell: Cell, size: int, chunks: Executable, rest: Executable, dtype: torch.dtype):
-        self.cell, self.size, self.chunks, self.rest = cell, size, chunks, rest
+    def __init__(self, cell: Cell, size: int, whole: tuple[str, ...], chunks: Executable, rest: Executable,
+                 dtype: torch.dtype):
+        self.cell, self.size, self.whole, self.chunks, self.rest = cell, size, whole, chunks, rest
         self.dtypes = {"real": dtype, "int": torch.int64, "bool": torch.bool}
         self.made: set[str] = set()             # calls that nothing has to be compiled for
         self.kept = len(chunks.tape_meta(1, 1))
@@ -111,7 +114,10 @@ class Chunked:
     def explain(self, B: int | None = None, T: int | None = None) -> str:
         """What runs."""
         lines = [f"schedule chunk({self.size}): {self.size} steps are one step of a cell of matrix products; "
-                 "the steps that are left run one after the other", "  chunks:"]
+                 "the steps that are left run one after the other"]
+        if self.whole:
+            lines.append(f"  of {named(self.whole)} all elements are computed at all steps")
+        lines.append("  chunks:")
         lines += ["  " + line for line in str(self.chunks.explain(B, T)).splitlines()]
         return "\n".join(lines)
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "zoo"))
 
 from gradients import assert_adjoint
 from ostinato.compiler.passes.adjoint import adjoint
-from ostinato.compiler.passes.chunk import Unchunkable, chunk, matrix
+from ostinato.compiler.passes.chunk import Unchunkable, chunk, matrix, whole
 from ostinato.compiler.passes.chunk.lift import first_axes
 from ostinato.compiler.passes.masked import Masked
 from ostinato.compiler.pipeline import lower
@@ -228,9 +228,16 @@ cell sides(K, V) {
 """
 
 
+@pytest.mark.parametrize("source", [WHOLE, ELEMENTS])
+def test_a_matrix_of_which_all_is_needed_is_computed_at_all_steps(source):
+    cell = text(source, K=3, V=4)
+    made = chunk(cell, 5)
+    assert whole(made) == ("S",)
+    Data(cell, 5, 2).agree(made)
+
+
 @pytest.mark.parametrize("source, given, why", [
-    (WHOLE, dict(K=3, V=4), "every element"), (DENSE, dict(K=3), "multiplied by a matrix"),
-    (ELEMENTS, dict(K=3, V=4), "element-wise factor"), (SIDES, dict(K=3, V=4), "along both axes")])
+    (DENSE, dict(K=3), "multiplied by a matrix"), (SIDES, dict(K=3, V=4), "along both axes")])
 def test_refusals(source, given, why):
     with pytest.raises(Unchunkable, match=why):
         chunk(text(source, **given), 4)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from agreement import check
+from ostinato.compiler.passes.chunk import chunk, whole
 from ostinato.compiler.passes.masked import Masked
-from ostinato.runtime import forms
+from ostinato.compiler.pipeline import lower
 from ostinato.runtime.sources import elaborate
 
 UPDATES = {
@@ -46,7 +47,7 @@ def test_a_learned_prior():
     check("quadratic", cell(UPDATES["towards a prior"]), 2, 23)
 
 
-def test_refused_where_rows_and_columns_decay():
+def test_where_rows_and_columns_decay_all_elements_are_kept():
     source = cell("exp(-u[t]^2) * (exp(-w[t]^2) * S[t-1]) + outer(k[t], v[t])", "reset")
-    with pytest.raises(forms.Unsuitable, match="a constant is added to S, whose rows and columns both decay"):
-        check("chunk(5)", source, 2, 5)
+    check("chunk(5)", source, 2, 23, backend="interpreter")
+    assert whole(chunk(lower(source).split, 5)) == ("S",)

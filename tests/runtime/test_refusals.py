@@ -9,19 +9,16 @@ from ostinato.frontend.diagnostics import OstinatoError
 from ostinato.runtime.files import declared_sizes
 
 HAS = {
-    ("gateloop", "chunk"): ("the real and imaginary parts of S depend on each other, and a decay differs between channels",
-                            '"sequential", "scan"'),
-    ("lru", "quadratic"): ("the real and imaginary parts of h depend on each other at every step",
-                           '"sequential", "scan", "conv"'),
-    ("lstm", "chunk"): ("h, c: line 9: `sigmoid` of a value that depends on h", '"sequential"'),
-    ("lssl", "chunk"): ("h is multiplied by a matrix at every step", '"sequential", "scan", "diagonalize", "conv"'),
-    ("mamba", "chunk(64)"): ("no product of one of the rows and one of the columns (line 9)", '"sequential", "scan"'),
-    ("mesa", "chunk"): ("the output o needs every element of a matrix state: a product of two matrices that depend on "
-                        "states (line 10)", '"sequential", "scan"'),
-    ("gla", "conv"): ("the transition of S depends on the inputs: line 7", '"sequential", "chunk", "scan", "quadratic"'),
+    ("s4", "quadratic"): ("the real and imaginary parts of h are multiplied by a matrix at every step",
+                          '"sequential", "scan", "conv", "step"'),
+    ("lstm", "chunk"): ("h, c: line 9: `sigmoid` of a value that depends on h", '"sequential", "step"'),
+    ("lssl", "chunk"): ("h is multiplied by a matrix at every step", '"sequential", "scan", "diagonalize", "conv", "step"'),
+    ("mamba", "conv"): ("the transition of h depends on the inputs: line 9",
+                        '"sequential", "chunk", "scan", "quadratic", "step"'),
+    ("gla", "conv"): ("the transition of S depends on the inputs: line 7", '"sequential", "chunk", "scan", "quadratic", "step"'),
     ("rwkv4", "diagonalize"): ("no state is multiplied by a constant matrix",
-                               '"sequential", "chunk", "scan", "quadratic"'),
-    ("vim", "chunk"): ("part 1 of 2, with the states `f.h`", '"sequential", "scan"'),
+                               '"sequential", "chunk", "scan", "quadratic", "step"'),
+    ("vim", "conv"): ("part 1 of 2, with the states `f.h`", '"sequential", "chunk", "scan", "quadratic", "step"'),
 }
 
 

@@ -10,11 +10,12 @@ the chunk cell is the chunk form's backward pass.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ....ir.cell import Cell, Input, Output
 from ....ir.types import STEPS, Dim, Type
-from ...analysis.affine import Affine, Dense, Nonlinear, classify, nodes_of
+from ...analysis.affine import Affine, Nonlinear, classify, nodes_of
 from ..canonicalise import RULES
 from ..dce import Dce, live
 from ..realify import named
@@ -22,8 +23,8 @@ from ..rewrite import Rewriter
 from . import vector
 from .coupled import Coupled, Group, ordered
 from .ends import ended
-from .forms import NotLinear, Scale
-from .lanes import Lanes
+from .forms import Scale
+from .lanes import Lanes, element
 from .lift import Lift, Unchunkable, first_axes
 from .linear import Error, Linear, dependence, error, linear
 from .matrix import Constant, Matrix, Written
@@ -32,7 +33,7 @@ from .readout import Readout
 from .solve import solved
 from .together import together
 
-__all__ = ["SIZE", "Unchunkable", "chunk"]
+__all__ = ["SIZE", "Unchunkable", "chunk", "whole"]
 
 SIZE = 8        # steps of a chunk where none is asked for: the best or within 1.1 of it from K = V = 32 to 256
 
@@ -43,23 +44,56 @@ def chunk(cell: Cell, C: int) -> Cell:
         raise Unchunkable("a chunk has at least 2 steps")
     if cell.reverse:
         raise Unchunkable("it runs time backwards")
-    return _Chunker(cell, C).cell()
+    components, base = {}, cell
+    for c in classify(cell):
+        if isinstance(c, Nonlinear):
+            raise Unchunkable(f"{named(c.states)}: {c.reason}")
+        components |= dict.fromkeys(c.states, c)
+        base = c.cell
+    first: Unchunkable | None = None
+    for vectors in _vectors(cell, components):
+        try:
+            return _Chunker(cell, C, components, base, vectors).cell()
+        except Unchunkable as why:
+            first = first or why
+    raise first
+
+
+def whole(made: Cell) -> tuple[str, ...]:
+    """The states of two and more axes of which a cell of chunks computes all elements at all steps, since they are no
+    matrices of which something is read."""
+    (dim,), nodes = (d for d in made.dims if d.name == STEPS), made.nodes()
+    last = {s.name: nodes[s.next] for s in made.states if s.type.rank - (s.type.shape[:1] == (made.heads,)) > 1}
+    return tuple(s for s, n in last.items() if n.op == "index" and nodes[n.args[0]].type.shape[n.attr("axis")] == dim)
+
+
+def _recurrent(c: Affine) -> bool:
+    """Whether the next values of a component depend on its old values."""
+    return any(c.terms[s] for s in c.states)
+
+
+def _vectors(cell: Cell, components: dict[str, Affine]) -> Iterator[frozenset[str]]:
+    """States that are not to be taken as matrices: as few as possible first. Of a state that is no matrix, all elements
+    are computed at all steps."""
+    vectors = frozenset(s.name for s in cell.states if s.type.kind != "real" or not _recurrent(components[s.name])
+                        or s.type.rank - (s.type.shape[:1] == (cell.heads,)) < 2)
+    matrices = dict.fromkeys(components[s.name].states for s in cell.states if s.name not in vectors)
+    yield vectors
+    if len(matrices) > 1:
+        yield from (vectors | {*states} for states in matrices)
+    if matrices:
+        yield frozenset(components)
 
 
 class _Chunker:
-    def __init__(self, cell: Cell, C: int):
-        self.components: dict[str, Affine] = {}
-        whole = cell
-        for c in classify(cell):
-            if isinstance(c, Nonlinear):
-                raise Unchunkable(f"{named(c.states)}: {c.reason}")
-            self.components |= dict.fromkeys(c.states, c)
-            whole = c.cell
-        self.source, self.base = cell, whole
+    """`components` by their states; `base`: the cell with all their nodes; `vectors`: states that are no matrices."""
+
+    def __init__(self, cell: Cell, C: int, components: dict[str, Affine], base: Cell, vectors: frozenset[str]):
+        self.source, self.components = cell, components
         self.dim = Dim(STEPS, C)
         self.b = Rewriter(RULES)
         self.lift = Lift(self.b, self.dim, first_axes(cell))
-        self.readout = self._readout()
+        self.readout = Readout(base, tuple(s.name for s in cell.states if s.name not in vectors))
         self.reads = self.readout.reads
         self.forms = {s: self.readout.next(s) for s in self.readout.matrices}
         self.token = {n.name: n for n in self.readout.b.nodes}
@@ -71,30 +105,9 @@ class _Chunker:
         self.errors = {e.name: e for s in self.forms if (e := self._error(self._group(s))) is not None}
         self._learn()
         self.solutions: dict[str, str] = {}
-        vectors = [s for s in cell.states if s.name not in self.readout.matrices]
-        self.next = {s.name: self.readout.value(s.next, f"the state {s.name}") for s in vectors}
-        self.by_next = {v: k for k, v in self.next.items() if self._recurrent(k)}
-
-    # -- which states are matrices ------------------------------------------------
-    def _readout(self) -> Readout:
-        """The matrix states and their reads. A state whose input at every step is dense is a vector after all."""
-        heads = self.source.heads
-        matrices = [s.name for s in self.source.states if s.type.kind == "real"
-                    and s.type.rank - (s.type.shape[:1] == (heads,)) >= 2 and self._recurrent(s.name)]
-        for name in tuple(matrices):
-            readout = Readout(self.base, tuple(matrices))
-            try:
-                readout.form(self.source.state(name).next)
-            except NotLinear as why:
-                offsets = self.components[name].offsets[name]
-                if not offsets or not all(isinstance(o, Dense) for o in offsets):
-                    raise Unchunkable(f"the update of {name}: {why}") from None
-                matrices.remove(name)
-        return Readout(self.base, tuple(matrices))
-
-    def _recurrent(self, state: str) -> bool:
-        """Whether the next value of a state depends on its component's old values."""
-        return any(self.components[state].terms[s] for s in self.components[state].states)
+        self.next = {s.name: self.readout.value(s.next, f"the state {s.name}") for s in cell.states
+                     if s.name in vectors}
+        self.by_next = {v: k for k, v in self.next.items() if _recurrent(components[k])}
 
     # -- the body over the chunk ------------------------------------------------------
     def value(self, name: str) -> tuple[str, bool]:
@@ -135,21 +148,28 @@ class _Chunker:
     def _after(self, state: str) -> str:
         """A vector state's values after each step."""
         if state not in self.after:
-            if not self._recurrent(state):
+            if not _recurrent(self.components[state]):
                 self.after[state] = self.varying(self.next[state])
                 return self.after[state]
-            c = self.components[state]
-            if len(c.states) > 1:
-                raise Unchunkable(f"{named(c.states)} depend on each other at every step")
-            b, names = self.readout.b, self.readout.values
-            known = {x: self.readout.value(x, f"the update of {state}") for x in nodes_of(c)}
-            pair = vector.coefficients(b, c, names | known)
-            self._learn()
-            decay, offset = (x and self.varying(x) for x in pair)
-            s = self.source.state(state)
-            self.after[state] = vector.values(self.lift, c.semiring, self.b.read("state", state, s.type), decay,
-                                              offset, state in c.first)
+            self.after |= self._values(self.components[state], state)
         return self.after[state]
+
+    def _values(self, c: Affine, state: str) -> dict[str, str]:
+        """The values of a component's states after each step."""
+        types = {self.source.state(s).type for s in c.states}
+        if len(types) > 1 or len(c.states) > 1 and c.semiring != "sum":
+            what = "have different shapes" if len(types) > 1 else f"are affine over another semiring ({c.semiring})"
+            raise Unchunkable(f"{named(c.states)} depend on each other at every step, and {what}")
+        b, names = self.readout.b, self.readout.values
+        known = {x: self.readout.value(x, f"the update of {state}") for x in nodes_of(c)}
+        decays, offsets = vector.coefficients(b, c, names | known)
+        self._learn()
+        decays, offsets = ({k: x and self.varying(x) for k, x in some.items()} for some in (decays, offsets))
+        old = {s: self.b.read("state", s, self.source.state(s).type) for s in c.states}
+        if len(old) > 1:
+            return vector.together(self.lift, old, decays, offsets)
+        return {state: vector.values(self.lift, c.semiring, old[state], decays[state, state], offsets[state],
+                                     state in c.first)}
 
     def _learn(self) -> None:
         """Nodes of one step that were made meanwhile."""
@@ -210,7 +230,7 @@ class _Chunker:
             d = self.b.full(1.0, wide)
             for part in filter(None, (scalar, row, column)):
                 d = self.b.op("mul", d, self.b.broadcast(part, wide.shape, tuple(range(self.b.type(part).rank))))
-            if (e := Lanes.element(self.b, d)) is not None:
+            if (e := element(self.b, d)) is not None:
                 step[pair] = e
         lanes, members = Lanes(self.b, states, wide, len(lead), step), {}
         for name in states:

@@ -68,6 +68,32 @@ class Forms:
         scales, constants = ({k: part(s) for k, s in some.items()} for some in (f.scales, f.constants))
         return Form(scales, outers, constants)
 
+    def chosen(self, cond: str, f: Form, g: Form) -> Form:
+        """select(cond, f, g). A condition of the whole matrix chooses decays of the rows and of the columns each by
+        themselves (their sum were no product of two)."""
+        c = self.separate(cond)
+        both = [(mine.keys() & theirs.keys()) for mine, theirs in ((f.scales, g.scales), (f.constants, g.constants))]
+        if c.scalar is None or c.row is not None or c.column is not None:
+            both = [set(), set()]
+        rest = (Form({k: s for k, s in h.scales.items() if k not in both[0]}, h.outers,
+                     {k: s for k, s in h.constants.items() if k not in both[1]}) for h in (f, g))
+        out = self.added(*(self.masked(cond, h, when) for h, when in zip(rest, (True, False))))
+        scales, constants = ({k: self._either(c.scalar, mine[k], theirs[k]) for k in mine if k in shared} for
+                             shared, mine, theirs in zip(both, (f.scales, f.constants), (g.scales, g.constants)))
+        return Form(out.scales | scales, out.outers, out.constants | constants)
+
+    def _either(self, cond: str, p: Scale, q: Scale) -> Scale:
+        """select(cond, p, q), part by part."""
+        b = self.b
+
+        def part(x: str | None, y: str | None) -> str | None:
+            if x is None and y is None:
+                return None
+            t = b.type(x or y)
+            x, y = (z or b.full(1.0, t) for z in (x, y))
+            return b.op("select", b.broadcast(cond, t.shape, tuple(range(b.type(cond).rank))), x, y)
+        return Scale(part(p.scalar, q.scalar), part(p.row, q.row), part(p.column, q.column))
+
     def added(self, f: Form, g: Form) -> Form:
         scales, constants = dict(f.scales), dict(f.constants)
         for mine, theirs in ((scales, g.scales), (constants, g.constants)):

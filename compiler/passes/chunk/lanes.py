@@ -20,6 +20,34 @@ Element = tuple[int, str | None]            # sign and node, None: 1
 Small = dict[tuple[str, str], Element]      # by two states; what is missing is 0
 
 
+def element(b: Rewriter, name: str) -> Element | None:
+    """A node as an element; None: 0."""
+    sign = 1
+    if constant(b, name) is None and (positive := _negated(b, name)) is not None:
+        name, sign = positive, -1
+    value = constant(b, name)
+    return None if value == 0 else (sign, None) if value == 1 else (-sign, None) if value == -1 else (sign, name)
+
+
+def _negated(b: Rewriter, name: str) -> str | None:
+    """-x of a node x that is negative by its form."""
+    n = b.node(name)
+    if constant(b, name) == 0:
+        return name
+    if n.op == "neg":
+        return n.args[0]
+    if n.op == "mul":
+        for x, y in (n.args, n.args[::-1]):
+            if constant(b, x) is None and (inside := _negated(b, x)) is not None:
+                return b.op("mul", inside, y)
+    if n.op in ("select", "broadcast"):
+        first = n.op == "select"
+        inside = [_negated(b, a) for a in n.args[first:]]
+        if None not in inside:
+            return b.add(n.op, (*n.args[:first], *inside), n.type, n.name, **dict(n.attrs))
+    return None
+
+
 @dataclass
 class Lanes:
     """`states`: the rows and columns of the matrices `step`, whose elements are of `type`, which has C at `axis`."""
@@ -35,16 +63,7 @@ class Lanes:
         self.dim = self.type.shape[self.axis]
         self.one = {(s, s): (1, None) for s in self.states}
 
-    # -- elements -----------------------------------------------------------------
-    @staticmethod
-    def element(b: Rewriter, name: str) -> Element | None:
-        """A node as an element; None: 0."""
-        sign = 1
-        if b.node(name).op == "neg":
-            name, sign = b.node(name).args[0], -1
-        value = constant(b, name)
-        return None if value == 0 else (sign, None) if value == 1 else (-sign, None) if value == -1 else (sign, name)
-
+    # -- products -----------------------------------------------------------------
     def total(self, parts: list[Element]) -> str | None:
         """x - y + ..., the positive ones first, all of one type; None: 0."""
         if not parts:
@@ -113,3 +132,12 @@ class Lanes:
                 out, h = self.times(*((out, there)[::way])), 2 * h
             self.cache[size, way] = out
         return self.cache[size, way]
+
+    def last(self, h: int) -> Small:
+        """The product of each step and the h - 1 before it (fewer at the start of the chunk); h is a power of two."""
+        if h == 1:
+            return self.step
+        if h not in self.cache:
+            half = self.last(h // 2)
+            self.cache[h] = self.times(half, self.moved(half, h // 2, 2 * self.dim.size))
+        return self.cache[h]

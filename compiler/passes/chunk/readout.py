@@ -110,8 +110,7 @@ class Readout(Forms):
                 return self.scaled(self.form(n.args[0]), Scale(*parts))
             case "select" if n.args[0] not in self.forms:
                 u, v = (self.form(a) for a in n.args[1:])
-                cond = self.values[n.args[0]]
-                return self.added(self.masked(cond, u, True), self.masked(cond, v, False))
+                return self.chosen(self.values[n.args[0]], u, v)
         raise NotLinear(f"{n.op} of a whole matrix ({place(n)})")
 
     def _apart(self, other: str, n: Node) -> None:
