@@ -19,13 +19,14 @@ cell learned(K, V) {
 """
 WAYS = [{"lengths": torch.tensor([3, 20])}, {"reset": torch.arange(40).view(2, 20) % 7 == 3},
         {"lengths": torch.tensor([20, 0]), "reset": torch.arange(40).view(2, 20) % 7 == 3}]
+BOTH = LEARNED.replace("0.9 * S[t-1]", "exp(-abs(k[t])) * S[t-1] * exp(-abs(v[t]))")
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("way", WAYS, ids=lambda w: " ".join(w))
-@pytest.mark.parametrize("schedule, K", [("auto", 192), ("chunk(4)", 5)])
-def test_a_learned_start_is_restarted(way, reverse, schedule, K):
-    layer = ostinato.compile(LEARNED, dtype=torch.float64, schedule=schedule, K=K, V=K)
+@pytest.mark.parametrize("source, schedule, K", [(LEARNED, "auto", 192), (LEARNED, "chunk(4)", 5), (BOTH, "chunk(4)", 3)])
+def test_a_learned_start_is_restarted(way, reverse, source, schedule, K):
+    layer = ostinato.compile(source, dtype=torch.float64, schedule=schedule, K=K, V=K)
     assert "chunk(" in repr(layer)
     k, v = ((torch.randn(2, 20, K, dtype=torch.float64) / K ** 0.5).requires_grad_() for _ in "kv")
     found = []
@@ -36,10 +37,7 @@ def test_a_learned_start_is_restarted(way, reverse, schedule, K):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
 
 
-BOTH = LEARNED.replace("0.9 * S[t-1]", "exp(-abs(k[t])) * S[t-1] * exp(-abs(v[t]))")
-
-
 def test_a_schedule_asked_for_is_kept():
-    layer = ostinato.compile(BOTH, schedule="chunk(4)", dtype=torch.float64, K=3, V=4)
-    with pytest.raises(OstinatoError, match="no schedule `chunk.*in a call with `lengths`"):
-        layer(torch.randn(2, 20, 3, dtype=torch.float64), torch.randn(2, 20, 4, dtype=torch.float64), **WAYS[0])
+    layer = ostinato.compile(LEARNED, schedule="conv", dtype=torch.float64, K=3, V=4)
+    with pytest.raises(OstinatoError, match="no schedule `conv`.*in a call with `reset`"):
+        layer(torch.randn(2, 20, 3, dtype=torch.float64), torch.randn(2, 20, 4, dtype=torch.float64), **WAYS[1])
