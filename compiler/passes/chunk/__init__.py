@@ -21,7 +21,7 @@ from ..dce import Dce, live
 from ..realify import named
 from ..rewrite import Rewriter
 from . import vector
-from .coupled import Coupled, Group, ordered
+from .coupled import Coupled, Group
 from .ends import ended
 from .forms import Scale
 from .lanes import Lanes, element
@@ -219,10 +219,10 @@ class _Chunker:
         if len(along) > 1:
             raise Unchunkable(f"{named(states)} depend on each other, and decays differ between rows and columns")
         lead = first.shape[:-2]
-        if not along and ordered(states, scales) is not None:
+        if not along:
             self._by_scalars(states, scales, lead)
             return
-        (axis,) = along or {0}
+        (axis,) = along
         wide = Type("real", (*lead, self.dim, first.shape[-2 + axis]))
         step = {}
         for pair, scale in scales.items():
@@ -238,7 +238,6 @@ class _Chunker:
                                       along=axis)
 
     def _by_scalars(self, states: tuple[str, ...], scales: dict[tuple[str, str], Scale], lead: tuple[Dim, ...]) -> None:
-        """One after another."""
         group, one = Group(self.b, self.dim, {}), self.b.full(1.0, Type("real", (*lead, self.dim)))
         for pair, scale in scales.items():
             group.decays[pair] = self._decay(scale.scalar, states, len(lead)) or one

@@ -1,18 +1,21 @@
 """Matrix states that add multiples of each other (a memory and its momentum): scalar decays and couplings.
 
-    S = sum over T of a[S, T] T' + what is written,     where the couplings between different states form no circle
+    S = sum over T of a[S, T] T' + what is written
 
 What a unit that is written at step j, or that a state holds before the chunk, has become before step i is again a
-running product, state by state in the order of the couplings.
+running product, state by state in the order of the couplings. Where these form a circle (the real and imaginary parts
+of a complex state) it comes from products of small matrices (`lanes`), level by level as in `mixed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from ....ir.build import Builder
 from ....ir.types import Dim, Type
+from ..rewrite import Rewriter
+from .lanes import Lanes, element
 from .matrix import Matrix, Written
 
 
@@ -32,7 +35,7 @@ def ordered(states: tuple[str, ...], pairs: Container[tuple[str, str]]) -> list[
 class Group:
     """`decays`: a[S, T] [*lead, C] by the two states; none: 0."""
 
-    b: Builder
+    b: Rewriter
     dim: Dim
     decays: dict[tuple[str, str], str]
     members: dict[str, Coupled] = field(default_factory=dict)
@@ -47,6 +50,9 @@ class Group:
         return self.cache[key]
 
     def _responses(self, kind: str, into: frozenset[str]) -> dict[str, str]:
+        order = ordered(tuple(self.members), self.decays)
+        if order is None:
+            return self._in_a_circle(kind, into)
         b, m = self.b, next(iter(self.members.values()))
         shape = (*m.lead, self.dim) if kind == "first" else (*m.lead, self.dim, self.dim)
         real = Type("real", shape)
@@ -57,7 +63,7 @@ class Group:
             return b.broadcast(m.shifted(d), shape, tuple(range(m.n + 1)))
 
         out: dict[str, str] = {}
-        for s in ordered(tuple(self.members), self.decays):
+        for s in order:
             parts = [unit] if s in into else []
             parts += [b.op("mul", m.shifted(r), spread(self.decays[s, t])) for t, r in out.items()
                       if (s, t) in self.decays]
@@ -67,6 +73,31 @@ class Group:
                     total = b.op("add", total, p)
                 out[s] = b.running(spread(self.decays[s, s]), total, m.n) if (s, s) in self.decays else total
         return out
+
+    def _in_a_circle(self, kind: str, into: frozenset[str]) -> dict[str, str]:
+        b, lanes = self.b, self.lanes
+        n, one = lanes.axis, b.full(1.0, lanes.type)
+        if kind == "first":
+            before, (t,) = lanes.before(lanes.dim.size), into
+            return {s: lanes.total([(sign, d or one)]) for (s, of), (sign, d) in before.items() if of == t}
+        wide, out = Type("real", (*lanes.type.shape, lanes.dim)), {}
+        for h in lanes.halves():
+            before, after = lanes.before(h), lanes.after(h)
+            for s in lanes.states:
+                parts = [(p * q, b.op("mul", b.broadcast(x or one, wide.shape, tuple(range(n + 1))),
+                                      b.broadcast(y or one, wide.shape, (*range(n), n + 1))))
+                         for (to, u), (p, x) in before.items() if to == s
+                         for (by, t), (q, y) in after.items() if by == u and t in into]
+                if parts:
+                    rest = out.get(s) or b.full(0.0, wide)
+                    out[s] = b.op("select", lanes.across(h, wide), lanes.total(parts), rest)
+        return out
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        t = self.b.type(next(iter(self.decays.values())))
+        step = {pair: e for pair, d in self.decays.items() if (e := element(self.b, d)) is not None}
+        return Lanes(self.b, tuple(self.members), t, t.rank - 1, step)
 
     def after(self, kind: str, into: frozenset[str], state: str) -> str | None:
         """What is left of it in `state` after the chunk: [*lead] or [*lead, j]; None: nothing."""

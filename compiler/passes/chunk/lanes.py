@@ -10,6 +10,7 @@ Products of the steps of a stretch are made by doubling: those of 2 h steps from
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ....ir.types import Dim, Type
@@ -141,3 +142,21 @@ class Lanes:
             half = self.last(h // 2)
             self.cache[h] = self.times(half, self.moved(half, h // 2, 2 * self.dim.size))
         return self.cache[h]
+
+    # -- pairs of steps -------------------------------------------------------------
+    def halves(self) -> Iterator[int]:
+        """h = 1, 2, 4, ...: every pair of steps lies in the second and the first half of one stretch of 2 h steps."""
+        h = 1
+        while h < self.dim.size:
+            yield h
+            h *= 2
+
+    def across(self, h: int, type: Type) -> str:
+        """Where the axes i and j of a type [*lead, C, C, ...] are such a pair."""
+        b, n, two = self.b, self.axis, type.shape[self.axis:self.axis + 2]
+        half = b.op("floordiv", b.add("iota", (), Type("int", (self.dim,)), "iota"), b.literal(h, "int"))
+        second = b.op("eq", b.op("mod", half, b.literal(2, "int")), b.literal(1, "int"))
+        before = b.op("sub", half, b.literal(1, "int"))
+        here = b.op("and", b.broadcast(second, two, (0,)),
+                    b.op("eq", b.broadcast(before, two, (0,)), b.broadcast(half, two, (1,))))
+        return b.broadcast(here, type.shape, (n, n + 1))

@@ -12,7 +12,6 @@ so that all pairs with the same h are one product of rows. Again no factor is a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ....ir.types import Type
@@ -40,28 +39,9 @@ class Mixed(Matrix):
         return self.state.name
 
     # -- pairs of steps -------------------------------------------------------------
-    def halves(self) -> Iterator[int]:
-        """h = 1, 2, 4, ..."""
-        h = 1
-        while h < self.dim.size:
-            yield h
-            h *= 2
-
-    def where(self, h: int, like: str) -> str:
-        """The pairs of steps [.., i, j] in the second and the first half of a stretch of 2 h steps."""
-        b, shape = self.b, self.b.type(like).shape
-        at = b.add("iota", (), Type("int", (self.dim,)), "iota")
-        half = b.op("floordiv", at, b.literal(h, "int"))
-        second = b.op("eq", b.op("mod", half, b.literal(2, "int")), b.literal(1, "int"))
-        before = b.op("sub", half, b.literal(1, "int"))
-        n, two = self.n, shape[self.n:self.n + 2]
-        here = b.op("and", b.broadcast(second, two, (0,)),
-                    b.op("eq", b.broadcast(before, two, (0,)), b.broadcast(half, two, (1,))))
-        return b.broadcast(here, shape, (n, n + 1))
-
     def chosen(self, h: int, x: str, other: str | None) -> str:
         """x at the pairs of h, elsewhere the other (None: 0)."""
-        return self.b.op("select", self.where(h, x), x, other or self.b.full(0.0, self.b.type(x)))
+        return self.b.op("select", self.lanes.across(h, self.b.type(x)), x, other or self.b.full(0.0, self.b.type(x)))
 
     def near(self, p: Small, x: str) -> dict[str, tuple[int, str]]:
         """Rows x of this state times its row of p, by the states that they come from."""
@@ -84,7 +64,7 @@ class Mixed(Matrix):
 
     def _gram(self, reader: str, x: str, into: frozenset[str]) -> str | None:
         total = None
-        for h in self.halves():
+        for h in self.lanes.halves():
             near, far = self.near(self.lanes.before(h), reader), self.far(self.lanes.after(h), x, into)
             parts = [(near[u][0], self.contract(near[u][1], far[u], "ik,jk->ij")) for u in near if u in far]
             if parts:
@@ -95,7 +75,7 @@ class Mixed(Matrix):
         if axis == self.along:
             return self.contract(gram, (w.x, w.y)[1 - axis], "ij,jv->iv", below="ij")
         x, parts = (w.x, w.y)[1 - axis], []
-        for h in self.halves():
+        for h in self.lanes.halves():
             g, far = self.chosen(h, gram, None), self.far(self.lanes.after(h), x, w.into)
             for (s, u), (sign, d) in self.lanes.before(h).items():
                 if s == self.name and u in far:
