@@ -12,8 +12,7 @@ differ from channel to channel:
                  Of states beyond 2^15 elements chunk(16), which goes over them half as often
                  30 + 0.3 K V + 19 K for each of states that depend on each other channel by channel (gateloop)
 
-chunk is taken from a gain of 1.1 on, since it takes twice as long to compile; from 1.5 on where decays are learned
-constants, whose products torch evaluates at every call. The other forms are never cheaper on a
+chunk is taken from a gain of 1.1 on, since it takes twice as long to compile. The other forms are never cheaper on a
 CPU where one step fills its registers: scan does the work twice, conv and quadratic hold all states or all pairs of
 steps.
 """
@@ -23,13 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...compiler.passes.realify import named
-from ...compiler.passes.static import Hoist
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell
 from ...ir.sweeps import mixed as runs_both_ways
 
 GAIN = 1.1
-MORE, FEW = 1.5, 8             # gain that is worth more than a few operations on parameters, milliseconds in every call
 LARGE = 1 << 15                # elements of a state
 
 
@@ -67,8 +64,8 @@ def cost(cell: Cell) -> Cost:
         mixed = channels and any(t.of != s for s in matrices for t in c.terms[s])
         for s in matrices:
             K, V = _shape(cell, s)
-            large = K * V > LARGE and not mixed
-            size = max(size, 2 * SIZE if large else SIZE)
+            large = K * V > LARGE
+            size = max(size, 2 * SIZE if large and not mixed else SIZE)
             sequential += (1.8 if large else 1.0) * K * V * (0.28 + 0.03 * decays + r * (0.05 + 0.12 * channels))
             chunk += 30 + 0.3 * K * V + 19 * K if mixed else (
                 60 + K * V * (0.145 + 0.015 * channels + r * (0.05 + 0.085 * channels)) + K * (4 + r * channels))
@@ -79,15 +76,6 @@ def _shape(cell: Cell, state: str) -> tuple[int, ...]:
     """Sizes of a state, of one head."""
     sizes = cell.state(state).type.sizes
     return sizes[1:] if cell.heads is not None else sizes
-
-
-def _learned(cell: Cell) -> int:
-    """Operations on parameters only: a form of derived cells has torch evaluate them, and their gradients."""
-    nodes, moving = Hoist()(cell).nodes, set()
-    for n in nodes:
-        if n.op == "param" or any(a in moving for a in n.args):
-            moving.add(n.name)
-    return sum(n.name in moving and bool(n.args) for n in nodes)
 
 
 @dataclass(frozen=True)
@@ -125,10 +113,8 @@ def choose(cell: Cell) -> Choice:
         made = chunk(cell, c.size)
     except Unchunkable as why:
         return Choice("sequential", f"{figures}, but {why}")
-    if elements := set(whole(made)) & set(c.matrices):
+    if elements := [s for s in whole(made) if s in c.matrices]:
         return Choice("sequential", f"{figures}, but chunks compute every element of {named(elements)} at every step")
-    if c.gain < MORE and (more := _learned(made) - _learned(cell)) > FEW:
-        return Choice("sequential", f"{figures}, but torch evaluates {more} operations on parameters at every call")
     return Choice(f"chunk({c.size})", figures.replace("by the model", "by the model sequential takes"))
 
 

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from ...backends.base import Executable
-from . import Source, Unsuitable
+from . import Source
 
 
 def build(source: Source) -> Executable:
-    """See the module. Raises Unsuitable where a cell draws random numbers."""
-    if any(n.op == "random" for n in source.lowered.cell.body):
-        raise Unsuitable("it draws random numbers, which are counted from the first step of a call")
+    """See the module."""
     return Stepwise(source)
 
 

@@ -11,17 +11,17 @@ ZOO = "examples/zoo"
 @pytest.mark.parametrize("cell, size, schedule", [
     ("simple_gla", 192, "chunk(16)"), ("simple_gla", 64, "chunk(8)"), ("simple_gla", 32, "sequential"),
     ("gla", 4, "sequential"), ("gated_deltanet", 128, "chunk(8)"), ("rwkv7", 64, "chunk(8)"), ("rwkv7", 32, "sequential"),
+    ("retnet", 64, "chunk(8)"), ("gateloop", 64, "sequential"), ("gateloop", 256, "chunk(8)"),
 ])
 def test_a_state_that_is_large_enough_runs_in_chunks(cell, size, schedule):
     layer = ostinato.compile(f"{ZOO}/{cell}.ost", K=size, V=size, N=1)
     assert layer._plan.schedule == schedule
 
 
-def test_learned_constant_decays_want_more_gain():
-    """Their products are made by torch at every call: not for states of 64 x 64."""
-    layer = ostinato.compile(f"{ZOO}/retnet.ost", K=64, V=64, N=2)
-    assert layer._plan.schedule == "sequential" and "operations on parameters" in layer.explain()
-    assert ostinato.compile(f"{ZOO}/retnet.ost", K=192, V=192, N=1)._plan.schedule == "chunk(16)"
+@pytest.mark.parametrize("cell, sizes", [("mamba", dict(D=128, N=64)), ("mesa", dict(K=128, V=128, N=1))])
+def test_all_elements_at_all_steps_are_no_gain(cell, sizes):
+    layer = ostinato.compile(f"{ZOO}/{cell}.ost", **sizes)
+    assert layer._plan.schedule == "sequential" and "chunks compute every element of" in layer.explain()
 
 
 def test_a_matrix_of_numbers_that_never_meet_is_a_vector():

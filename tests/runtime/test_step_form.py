@@ -6,7 +6,6 @@ import ostinato
 import pytest
 import torch
 from agreement import BACKWARDS, ZOO, as_good_as_sequential, check
-from ostinato.frontend.diagnostics import OstinatoError
 
 
 @pytest.mark.parametrize("name", ["lstm", "gla", "titans", "lru", "viterbi", "bilstm", "vim", BACKWARDS + "gru"])
@@ -33,7 +32,15 @@ def test_a_layer_is_a_loop_over_its_steps():
     assert torch.equal(y[1:, :3], z) and torch.equal(last["h"][1:], end["h"]) and not y[1, 3:].any()
 
 
-def test_random_numbers_are_refused():
-    with pytest.raises(OstinatoError, match="draws random numbers"):
-        ostinato.compile("cell c(D) {\n  input x: [D]\n  state h: [D] = 0\n  u: [D] ~ bernoulli(0.5)\n  h[t] = u * x[t] + h[t-1] / 2\n"
-                         "  output h\n}", schedule="step", D=3)
+def test_draws_are_those_of_other_schedules():
+    text = """cell c(D) {
+  input  x: [D]
+  state  h: [D] = 0
+  u: [D] ~ bernoulli(0.5)
+  h[t] = u * x[t] + h[t-1] / 2
+  output h
+}"""
+    x = torch.randn(2, 9, 3)
+    for given in ({}, {"lengths": torch.tensor([9, 4])}):
+        y, z = (ostinato.compile(text, schedule=s, D=3)(x, seed=5, **given)[0] for s in ("sequential", "step"))
+        assert torch.equal(y, z)
