@@ -89,6 +89,8 @@ class Text:
         if n.op == "mul":
             p, q = (self.product(a, axes, through) for a in n.args)
             return Product(p.number * q.number, p.atoms + q.atoms)
+        if n.op == "complex" and self.product(n.args[1]) == Product(0, ()):
+            return self.product(n.args[0], axes, through)
         return Product(1, (Atom(name, axes),))
 
     def show_product(self, p: Product, more: str = "") -> str:
@@ -238,7 +240,22 @@ class Text:
             return self._expression(re)
         if x == Product(0, ()):
             return ("1i", ATOM) if y == Product(1, ()) else (f"1i {self.atom(im)}", PRODUCT)
+        if (polar := self._polar(x, y)) is not None:
+            return polar
         return f"({self.show(re)} + 1i {self.atom(im)})", ATOM
+
+    def _polar(self, x: Product, y: Product) -> tuple[str, int] | None:
+        """size e^(1i angle) for size cos(angle) + 1i size sin(angle)."""
+        cos = [a for a in x.atoms if self.nodes[a.node].op == "cos"]
+        sin = [a for a in y.atoms if self.nodes[a.node].op == "sin"]
+        for c in cos:
+            for s in sin:
+                rest = Product(x.number, tuple(a for a in x.atoms if a != c))
+                if self.nodes[c.node].args == self.nodes[s.node].args and c.axes == s.axes and \
+                        rest == Product(y.number, tuple(a for a in y.atoms if a != s)):
+                    turn = f"e^(1i {self.atom(self.nodes[c.node].args[0])})"
+                    return (self.show_product(rest, turn), PRODUCT) if rest != Product(1, ()) else (turn, ATOM)
+        return None
 
     def _is_eye(self, n: Node) -> bool:
         """real(i == j) of a square matrix"""

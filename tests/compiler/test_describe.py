@@ -45,6 +45,7 @@ def test_constant_transitions(name):
     "kda": ["L = (I - beta k k^T) diag(e^g)", "beta in [0, 2]: I - beta k k^T does not expand where |k| <= 1"],
     "rwkv7": ["L = diag(e^w) + b a^T", "B = k v^T"],
     "comba": ["L = e^g I - beta k p^T"],
+    "gateloop": ["L = diag(sigmoid(r) e^(1i phi))", "B = k v^T"],
     "deltaproduct": ["L = e^g (I - beta[0] k[0] k[0]^T - beta[1] k[1] u1^T)",
                      "where u1 = k[1] - k[0] sum(k[0] k[1]) beta[0]"],
     "mlstm": ["3 components of the states, one after another: m; C; n", "m[t] = max(i, m[t-1] + logsigmoid(f))",
