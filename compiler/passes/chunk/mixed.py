@@ -12,11 +12,44 @@ so that all pairs with the same h are one product of rows. Again no factor is a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ....ir.types import Type
-from .lanes import Lanes, Small
+from ....ir.cell import State
+from ....ir.types import Dim, Type
+from ..realify import named
+from ..rewrite import Rewriter
+from .coupled import Coupled, Group
+from .lanes import Lanes, Small, element
+from .lift import Unchunkable
 from .matrix import Matrix, Written
+
+Parts = tuple[str | None, ...]      # of a decay: scalar [*lead, C], row [*lead, C, K], column [*lead, C, V]
+
+
+def several(b: Rewriter, states: Sequence[State], dim: Dim, decays: dict[tuple[str, str], Parts]) -> dict[str, Matrix]:
+    """States that add multiples of each other, by the state and the one that it adds. Raises Unchunkable."""
+    names, shape = tuple(s.name for s in states), states[0].type.shape
+    if any(s.type.shape != shape for s in states):
+        raise Unchunkable(f"{named(names)} depend on each other and have different shapes")
+    along = {axis for _, *parts in decays.values() for axis, part in enumerate(parts) if part is not None}
+    if len(along) > 1:
+        raise Unchunkable(f"{named(names)} depend on each other, and decays differ between rows and columns")
+    wide = Type("real", (*shape[:-2], dim, *(shape[-2 + axis] for axis in along)))
+
+    def product(parts: Parts) -> str:
+        out = b.full(1.0, wide)
+        for part in filter(None, parts):
+            out = b.op("mul", out, b.broadcast(part, wide.shape, tuple(range(b.type(part).rank))))
+        return out
+
+    factors = {pair: product(parts) for pair, parts in decays.items()}
+    if not along:
+        group = Group(b, dim, factors)
+        return {s.name: Coupled(b, s, dim, group=group) for s in states}
+    step = {pair: e for pair, d in factors.items() if (e := element(b, d)) is not None}
+    lanes, members = Lanes(b, names, wide, len(shape) - 2, step), {}
+    return {s.name: Mixed(b, s, dim, lanes=lanes, members=members, along=min(along)) for s in states}
 
 
 @dataclass
