@@ -7,7 +7,7 @@ import math
 
 import pytest
 from agreement import Extreme, check
-from ostinato.compiler.passes.chunk import chunk, whole
+from ostinato.compiler.passes.chunk import body, chunk, turned, whole
 from ostinato.compiler.passes.masked import Masked
 from ostinato.compiler.pipeline import lower
 from ostinato.runtime.sources import elaborate
@@ -42,6 +42,14 @@ CELLS = {
   b = 0 if r[t] > 0.3 else 0.5 * tanh(phi[t])
   S[t] = (a + 1i * b) * S[t-1] + outer(k[t], v[t])
   output o: [V] = re(q[t] @ S[t])""",
+    "Cartesian scalars": """
+  state  S: complex [K, V] = 0
+  S[t] = (g[t] / 2 - 0.3i * sin(sum(r[t]))) * S[t-1] + outer(k[t], v[t])
+  output o: [V] = re(q[t] @ S[t]), p: [K] = im(S[t-1] @ u[t])""",
+    "exponentials, columns decay too": """
+  state  S: complex [K, V] = 0
+  S[t] = outer(exp(-abs(r[t]) + 1i * phi[t]), sigmoid(u2[t])) * S[t-1] - 1i * outer(k[t], v[t])
+  output o: [V] = re(q[t] @ S[t]), p: [K] = im(S[t-1] @ u[t])""",
     "momentum by channel": """
   state  S: [K, V] = 0, P: [K, V] = 0
   P[t] = sigmoid(r[t]) * P[t-1] + outer(k[t], v[t])
@@ -82,7 +90,8 @@ def test_agrees(name):
 
 
 @pytest.mark.parametrize("masks", [("reset",), ("valid",), ("reset", "valid")], ids="+".join)
-@pytest.mark.parametrize("name", ["rows", "columns", "momentum by channel", "delta rule, rows"])
+@pytest.mark.parametrize("name", ["rows", "columns", "exponentials, columns decay too", "Cartesian scalars",
+                                  "Cartesian, exactly 0 at times", "momentum by channel", "delta rule, rows"])
 def test_restarts_and_slack(name, masks):
     source = cell(name, *masks)
     assert not whole(chunk(lower(source).split, 5))
@@ -90,11 +99,25 @@ def test_restarts_and_slack(name, masks):
     check("quadratic", source, 2, 23)
 
 
-@pytest.mark.parametrize("name", ["rows", "scalar", "rows, read along columns", "delta rule, rows"])
+@pytest.mark.parametrize("name", ["rows", "scalar", "rows, read along columns", "delta rule, rows",
+                                  "Cartesian, exactly 0 at times", "Cartesian scalars"])
 def test_compiled(name):
     source = cell(name, K=18, V=5)
     for T in (0, 1, 5, 17):
         check("chunk(5)", source, 2, T, tolerance=1e-10)
+
+
+TURNED = {"rows", "columns", "rows, read along columns", "complex writes", "delta rule, rows",
+          "exponentials, columns decay too"}
+
+
+@pytest.mark.parametrize("masks", [(), ("reset",), ("valid",)], ids="+".join)
+@pytest.mark.parametrize("name", CELLS)
+def test_size_and_angle_make_a_real_state_of_twice_as_many_rows(monkeypatch, name, masks):
+    made = []
+    monkeypatch.setattr(body, "complex_state", lambda *args: made.append(args) or turned.complex_state(*args))
+    chunk(lower(cell(name, *masks)).split, 5)
+    assert bool(made) == (name in TURNED)
 
 
 @pytest.mark.parametrize("size", [-math.inf, -800.0, 40.0])
@@ -106,7 +129,7 @@ def test_sizes_of_0_and_1(size):
 
 def test_a_complex_product_is_made_once():
     """Of the elements [[a, -b], [b, a]] two are different; in slack and at restarts, too."""
-    made = [chunk(lower(cell("rows", *masks)).split, 16) for masks in ((), ("reset",), ("valid",))]
+    made = [chunk(lower(cell("Cartesian, exactly 0 at times", *masks)).split, 16) for masks in ((), ("reset",), ("valid",))]
     counts = [sum(n.op == "pad" for n in m.body) for m in made]
     assert counts[0] == counts[1] == counts[2]
 

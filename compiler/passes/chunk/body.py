@@ -21,6 +21,7 @@ from .mixed import several
 from .readout import Readout
 from .solve import solved
 from .together import together
+from .turned import complex_state, turns
 
 
 def recurrent(c: Affine) -> bool:
@@ -118,6 +119,7 @@ class Body:
         """Nodes of one step that were made meanwhile."""
         for n in self.readout.b.nodes[len(self.token):]:
             self.token[n.name] = n
+            self.depends[n.name] = set().union(*(self.depends[a] for a in n.args))
 
     # -- matrix states ----------------------------------------------------------------
     def rows(self, name: str, lead: int) -> str:
@@ -153,10 +155,19 @@ class Body:
         """States that add multiples of each other."""
         if (name := next((s for s in states if self.forms[s].constants), None)) is not None:
             raise Unchunkable(f"{named(states)} depend on each other, and a constant is added to {name}")
-        found = [self.source.state(s) for s in states]
-        decays = {(s, t): self._decays(scale, states, found[0].type.rank - 2)
-                  for s in states for t, scale in self.forms[s].scales.items()}
+        found, scales = [self.source.state(s) for s in states], self._scales(states)
+        lead = found[0].type.rank - 2
+        if (turned := turns(self.readout.b, states, scales)) is not None:
+            self._learn()
+            size, along, *turn = turned
+            self.matrix |= complex_state(self.b, found, self.dim, self._decays(size, states, lead), along,
+                                         *(self._decay(x, states, lead) for x in turn))
+            return
+        decays = {pair: self._decays(scale, states, lead) for pair, scale in scales.items()}
         self.matrix |= several(self.b, found, self.dim, decays)
+
+    def _scales(self, states: tuple[str, ...]) -> dict[tuple[str, str], Scale]:
+        return {(s, t): scale for s in states for t, scale in self.forms[s].scales.items()}
 
     def _decays(self, scale: Scale, states: tuple[str, ...], lead: int) -> tuple[str | None, ...]:
         return tuple(self._decay(p, states, lead) for p in (scale.scalar, scale.row, scale.column))

@@ -48,6 +48,18 @@ class Forms:
         scales, constants = ({k: self.product(p, s) for k, p in some.items()} for some in (f.scales, f.constants))
         return Form(scales, tuple((t(x, a), t(s.column, c)) for a, c in f.outers), constants)
 
+    def negative(self, f: Form, t: Type) -> Form:
+        """-f of type t: of each decay one part is negated, so that signs stay in sight."""
+        b = self.b
+
+        def minus(s: Scale) -> Scale:
+            place = next((p for p in ("row", "column", "scalar") if getattr(s, p) is not None), None)
+            if place is None:
+                return Scale(b.full(-1.0, Type("real", t.shape[:-2])))
+            return replace(s, **{place: b.op("neg", getattr(s, place))})
+        scales, constants = ({k: minus(s) for k, s in some.items()} for some in (f.scales, f.constants))
+        return Form(scales, tuple((b.op("neg", x), y) for x, y in f.outers), constants)
+
     def masked(self, cond: str, f: Form, when: bool) -> Form:
         """The form where a condition (of one axis at most) is `when`, elsewhere 0."""
         b, t = self.b, self.b.type(cond)
@@ -72,27 +84,28 @@ class Forms:
         """select(cond, f, g). A condition of the whole matrix chooses decays of the rows and of the columns each by
         themselves (their sum were no product of two)."""
         c = self.separate(cond)
-        both = [(mine.keys() & theirs.keys()) for mine, theirs in ((f.scales, g.scales), (f.constants, g.constants))]
         if c.scalar is None or c.row is not None or c.column is not None:
-            both = [set(), set()]
-        rest = (Form({k: s for k, s in h.scales.items() if k not in both[0]}, h.outers,
-                     {k: s for k, s in h.constants.items() if k not in both[1]}) for h in (f, g))
-        out = self.added(*(self.masked(cond, h, when) for h, when in zip(rest, (True, False))))
-        scales, constants = ({k: self._either(c.scalar, mine[k], theirs[k]) for k in mine if k in shared} for
-                             shared, mine, theirs in zip(both, (f.scales, f.constants), (g.scales, g.constants)))
-        return Form(out.scales | scales, out.outers, out.constants | constants)
+            return self.added(self.masked(cond, f, True), self.masked(cond, g, False))
+        parts = (self.masked(cond, Form({}, h.outers), when) for h, when in ((f, True), (g, False)))
+        outers = self.added(*parts).outers
+        scales, constants = ({k: self._either(c.scalar, mine.get(k), theirs.get(k)) for k in {**mine, **theirs}}
+                             for mine, theirs in ((f.scales, g.scales), (f.constants, g.constants)))
+        return Form(scales, outers, constants)
 
-    def _either(self, cond: str, p: Scale, q: Scale) -> Scale:
-        """select(cond, p, q), part by part."""
-        b = self.b
+    def _either(self, cond: str, p: Scale | None, q: Scale | None) -> Scale:
+        """select(cond, p, q), part by part; of one that is missing, 0, one part is."""
+        b, some = self.b, p or q
+        zero = next((place for place in ("row", "column") if getattr(some, place) is not None), "scalar")
 
-        def part(x: str | None, y: str | None) -> str | None:
-            if x is None and y is None:
+        def part(place: str) -> str | None:
+            x, y = (s and getattr(s, place) for s in (p, q))
+            missing = None in (p, q) and place == zero
+            if x is None and y is None and not missing:
                 return None
-            t = b.type(x or y)
-            x, y = (z or b.full(1.0, t) for z in (x, y))
+            t = b.type(x or y) if x or y else b.type(cond).with_kind("real")
+            x, y = (z or b.full(0.0 if s is None and missing else 1.0, t) for s, z in ((p, x), (q, y)))
             return b.op("select", b.broadcast(cond, t.shape, tuple(range(b.type(cond).rank))), x, y)
-        return Scale(part(p.scalar, q.scalar), part(p.row, q.row), part(p.column, q.column))
+        return Scale(*map(part, ("scalar", "row", "column")))
 
     def added(self, f: Form, g: Form) -> Form:
         scales, constants = dict(f.scales), dict(f.constants)

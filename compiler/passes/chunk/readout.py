@@ -94,12 +94,10 @@ class Readout(Forms):
         b = self.b
         match n.op:
             case "neg":
-                return self.scaled(self.form(n.args[0]), Scale(b.full(-1.0, Type("real", n.type.shape[:-2]))))
+                return self.negative(self.form(n.args[0]), n.type)
             case "add" | "sub":
                 u, v = map(self.form, n.args)
-                if n.op == "sub":
-                    v = self.scaled(v, Scale(b.full(-1.0, Type("real", n.type.shape[:-2]))))
-                return self.added(u, v)
+                return self.added(u, self.negative(v, n.type) if n.op == "sub" else v)
             case "mul":
                 whole, other = n.args if n.args[0] in self.forms else n.args[::-1]
                 self._apart(other, n)
