@@ -10,15 +10,18 @@ differ from channel to channel:
     chunk(8)     60 + K V (0.145 + 0.015 c + r (0.05 + 0.085 c)) + K (4 + r c)
                  loops, products with the state; products between steps, what is solved, decays multiplied out.
                  Of states beyond 2^15 elements chunk(16), which goes over them half as often
-                 30 + 0.3 K V + 19 K for each of states that depend on each other channel by channel (gateloop)
+                 150 + K V (0.07 + 0.1 r) more for either part of a complex state that is turned (gateloop)
 
 chunk is taken from a gain of 1.1 on, since it takes twice as long to compile. The other forms are never cheaper on a
 CPU where one step fills its registers: scan does the work twice, conv and quadratic hold all states or all pairs of
-steps.
+steps. Nor is chunk where it multiplies small matrices up (`mixed`), and where it computes more than a 16th of the
+matrices' elements at all steps (`whole`, `doubled`).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Container
 from dataclasses import dataclass
 
 from ...compiler.passes.realify import named
@@ -28,48 +31,49 @@ from ...ir.sweeps import mixed as runs_both_ways
 
 GAIN = 1.1
 LARGE = 1 << 15                # elements of a state
+MORE = 16                      # elements of matrices that gain as much as one computed at all steps loses
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Nanoseconds per step and head; `size`: steps of a chunk, 0 where there is no matrix state in `matrices`."""
+    """Nanoseconds per step and head; `size`: steps of a chunk, 0 without a matrix state; `elements` of these."""
 
     sequential: float
     chunk: float
     size: int
-    matrices: tuple[str, ...] = ()
+    elements: int
 
     @property
     def gain(self) -> float:
         return self.sequential / self.chunk if self.size else 0.0
 
 
-def cost(cell: Cell) -> Cost:
-    """What the model says of a cell's matrix states; everything else costs the same in both forms."""
+def cost(cell: Cell, turned: Container[str] = ()) -> Cost:
+    """What the model says of a cell's matrix states, of which some are `turned`; everything else costs the same in both
+    forms."""
     from ...compiler.analysis.affine import Affine, Dense, LowRank, Scale, classify
     from ...compiler.passes.chunk import SIZE
 
-    sequential, chunk, size, found = 0.0, 0.0, 0, []
+    sequential, chunk, size, elements = 0.0, 0.0, 0, 0
     for c in classify(cell):
         if not isinstance(c, Affine):
             continue
         matrices = [s for s in c.states if len(_shape(cell, s)) == 2
                     and not (c.offsets[s] and all(isinstance(o, Dense) for o in c.offsets[s]))]
-        found += matrices
         maps = [m for s in matrices for t in c.terms[s] for m in t.maps]
         lead = 1 if cell.heads is not None else 0
         r = len({m.read for m in maps if isinstance(m, LowRank)})
         decays = any(isinstance(m, Scale) for m in maps)
         channels = any(isinstance(m, Scale) and any(a >= lead for a in m.axes) for m in maps)
-        mixed = channels and any(t.of != s for s in matrices for t in c.terms[s])
         for s in matrices:
             K, V = _shape(cell, s)
+            elements += K * V
             large = K * V > LARGE
-            size = max(size, 2 * SIZE if large and not mixed else SIZE)
+            size = max(size, 2 * SIZE if large and s not in turned else SIZE)
             sequential += (1.8 if large else 1.0) * K * V * (0.28 + 0.03 * decays + r * (0.05 + 0.12 * channels))
-            chunk += 30 + 0.3 * K * V + 19 * K if mixed else (
-                60 + K * V * (0.145 + 0.015 * channels + r * (0.05 + 0.085 * channels)) + K * (4 + r * channels))
-    return Cost(sequential, chunk, size, tuple(found))
+            chunk += 60 + K * V * (0.145 + 0.015 * channels + r * (0.05 + 0.085 * channels)) + K * (4 + r * channels)
+            chunk += 150 + K * V * (0.07 + 0.1 * r) if s in turned else 0
+    return Cost(sequential, chunk, size, elements)
 
 
 def _shape(cell: Cell, state: str) -> tuple[int, ...]:
@@ -100,7 +104,7 @@ def choose(cell: Cell) -> Choice:
     lead = 2 + (cell.heads is not None)
     if not any(s.type.rank == lead for s in cell.states):
         return Choice("sequential", "there is no matrix state: a step's vectors fill the registers already")
-    from ...compiler.passes.chunk import Unchunkable, chunk, whole  # not where there is no matrix
+    from ...compiler.passes.chunk import Unchunkable, derive  # not where there is no matrix
 
     cell = Run()(CANONICAL, cell)
     c = cost(cell)
@@ -110,11 +114,19 @@ def choose(cell: Cell) -> Choice:
     if c.gain < GAIN:
         return Choice("sequential", f"{figures}: chunks are taken where {GAIN} times as fast")
     try:
-        made = chunk(cell, c.size)
+        made = derive(cell, c.size)
     except Unchunkable as why:
         return Choice("sequential", f"{figures}, but {why}")
-    if elements := [s for s in whole(made) if s in c.matrices]:
-        return Choice("sequential", f"{figures}, but chunks compute every element of {named(elements)} at every step")
+    if made.mixed:
+        return Choice("sequential", f"{figures}, but {named(made.mixed)} depend on each other channel by channel")
+    if made.turned:
+        c = cost(cell, made.turned)
+        figures = f"by the model {c.sequential:.0f} ns per step and head, chunk({c.size}) {c.chunk:.0f} ns"
+        if c.gain < GAIN:
+            return Choice("sequential", f"{figures}: chunks are taken where {GAIN} times as fast")
+    more = [s.name for s in cell.states if s.name in (*made.whole, *made.doubled)]
+    if MORE * sum(math.prod(_shape(cell, s)) for s in more) > c.elements:
+        return Choice("sequential", f"{figures}, but chunks compute every element of {named(more)} at every step")
     return Choice(f"chunk({c.size})", figures.replace("by the model", "by the model sequential takes"))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...backends.base import Executable
 from ...backends.fold import Fold
-from ...compiler.passes.chunk import SIZE, Unchunkable, chunk, whole
+from ...compiler.passes.chunk import SIZE, Unchunkable, derive
 from ...compiler.passes.chunk.lift import first_axes
 from ...compiler.passes.realify import named
 from ...compiler.pipeline import CANONICAL, Run
@@ -26,12 +26,12 @@ def build(source: Source) -> Executable:
     cell = getattr(lowered, "split", None) or Run()(CANONICAL, lowered.cell)
     try:
         size = source.argument or SIZE
-        made = chunk(cell, size)
+        made = derive(cell, size)
     except Unchunkable as why:
         raise Unsuitable(str(why)) from None
     save = getattr(lowered, "save", "auto")
     fold = Fold(size, *_axes(cell))
-    return Chunked(cell, size, whole(made), hoisted.build(source.backend, made, source.dtype, save, fold),
+    return Chunked(cell, size, made.whole, hoisted.build(source.backend, made.cell, source.dtype, save, fold),
                    source.backend.build(lowered, source.dtype), source.dtype)
 
 
@@ -44,8 +44,7 @@ def _axes(cell: Cell) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 class Chunked:
     """`chunks` runs chunks of `size` steps, `rest` single steps, each if there are any; `whole`: states of which chunks
-    compute all elements at all steps. The tape: of the chunks, of the
-    rest, and the states between them."""
+    compute all elements at all steps. The tape: of the chunks, of the rest, and the states between them."""
 
     def __init__(self, cell: Cell, size: int, whole: tuple[str, ...], chunks: Executable, rest: Executable,
                  dtype: torch.dtype):

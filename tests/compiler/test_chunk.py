@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "zoo"))
 
 from gradients import assert_adjoint
 from ostinato.compiler.passes.adjoint import adjoint
-from ostinato.compiler.passes.chunk import Unchunkable, chunk, matrix, whole
+from ostinato.compiler.passes.chunk import Unchunkable, chunk, derive, matrix
 from ostinato.compiler.passes.chunk.lift import first_axes
 from ostinato.compiler.passes.masked import Masked
 from ostinato.compiler.pipeline import lower
@@ -231,9 +231,9 @@ cell sides(K, V) {
 @pytest.mark.parametrize("source", [WHOLE, ELEMENTS])
 def test_a_matrix_of_which_all_is_needed_is_computed_at_all_steps(source):
     cell = text(source, K=3, V=4)
-    made = chunk(cell, 5)
-    assert whole(made) == ("S",)
-    Data(cell, 5, 2).agree(made)
+    made = derive(cell, 5)
+    assert made.whole == ("S",)
+    Data(cell, 5, 2).agree(made.cell)
 
 
 @pytest.mark.parametrize("source, given, why", [

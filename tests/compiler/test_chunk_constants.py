@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from agreement import check
-from ostinato.compiler.passes.chunk import chunk, whole
+from ostinato.compiler.passes.chunk import derive
 from ostinato.compiler.passes.masked import Masked
 from ostinato.compiler.pipeline import lower
 from ostinato.runtime.sources import elaborate
@@ -50,4 +50,4 @@ def test_a_learned_prior():
 def test_where_rows_and_columns_decay_all_elements_are_kept():
     source = cell("exp(-u[t]^2) * (exp(-w[t]^2) * S[t-1]) + outer(k[t], v[t])", "reset")
     check("chunk(5)", source, 2, 23, backend="interpreter")
-    assert whole(chunk(lower(source).split, 5)) == ("S",)
+    assert derive(lower(source).split, 5).whole == ("S",)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 from agreement import Extreme, check
-from ostinato.compiler.passes.chunk import body, chunk, turned, whole
+from ostinato.compiler.passes.chunk import Unchunkable, body, chunk, derive, turned
 from ostinato.compiler.passes.masked import Masked
 from ostinato.compiler.pipeline import lower
 from ostinato.runtime.sources import elaborate
@@ -50,6 +50,11 @@ CELLS = {
   state  S: complex [K, V] = 0
   S[t] = outer(exp(-abs(r[t]) + 1i * phi[t]), sigmoid(u2[t])) * S[t-1] - 1i * outer(k[t], v[t])
   output o: [V] = re(q[t] @ S[t]), p: [K] = im(S[t-1] @ u[t])""",
+    "scalars in a circle, a delta rule along columns": """
+  state  A: [K, V] = 0, B: [K, V] = 0
+  A[t] = g[t] * B[t-1] + outer(0.3 * (k[t] - A[t-1] @ u[t] / 4), u[t])
+  B[t] = A[t-1] / 2 - g[t] / 4 * B[t-1]
+  output o: [V] = q[t] @ A[t], p: [K] = B[t] @ v[t]""",
     "momentum by channel": """
   state  S: [K, V] = 0, P: [K, V] = 0
   P[t] = sigmoid(r[t]) * P[t-1] + outer(k[t], v[t])
@@ -82,7 +87,7 @@ def cell(name: str, *masks: str, K: int = 3, V: int = 4):
 @pytest.mark.parametrize("name", CELLS)
 def test_agrees(name):
     source = cell(name)
-    assert not whole(chunk(lower(source).split, 5))
+    assert not derive(lower(source).split, 5).whole
     for C in (2, 3, 5, 8, 13, 24):
         check(f"chunk({C})", source, 2, 2 * C + 1, backend="interpreter")
     for T in (0, 1, 2, 17, 40):
@@ -94,7 +99,7 @@ def test_agrees(name):
                                   "Cartesian, exactly 0 at times", "momentum by channel", "delta rule, rows"])
 def test_restarts_and_slack(name, masks):
     source = cell(name, *masks)
-    assert not whole(chunk(lower(source).split, 5))
+    assert not derive(lower(source).split, 5).whole
     check("chunk(5)", source, 2, 23, backend="interpreter")
     check("quadratic", source, 2, 23)
 
@@ -105,6 +110,16 @@ def test_compiled(name):
     source = cell(name, K=18, V=5)
     for T in (0, 1, 5, 17):
         check("chunk(5)", source, 2, T, tolerance=1e-10)
+
+
+@pytest.mark.parametrize("states", ["a: bool [] = true\n  a[t] = a[t-2]", "a: bool [] = true\n  a[t] = not a[t-1]",
+                                    "a: bool [K] = true, b: bool [K] = false\n  a[t] = b[t-1]\n  b[t] = a[t-1]"])
+def test_bools_that_depend_on_the_step_before_are_refused(states):
+    text = HEADER + f"  state S: [K, V] = 0\n  state {states}\n  S[t] = g[t] * S[t-1] + outer(k[t], v[t])\n" \
+        "  output o: [V] = q[t] @ S[t] if any(a[t]) else 0\n}"
+    with pytest.raises(Unchunkable):
+        chunk(lower(elaborate(text.replace("any(a[t])", "a[t]") if "[K]" not in states else text, None,
+                              {"K": 64, "V": 64, "N": 2}).cell).split, 8)
 
 
 TURNED = {"rows", "columns", "rows, read along columns", "complex writes", "delta rule, rows",
@@ -157,7 +172,7 @@ def test_values_at_all_steps(name, masks):
         check(f"chunk({C})", source, 2, 2 * C + 1, backend="interpreter")
     check("quadratic", source, 2, 19)
     if "matrix" in name:
-        assert whole(chunk(lower(source).split, 5)) == (("H",) if "H" in VECTORS[name] else ("S.re", "S.im"))
+        assert derive(lower(source).split, 5).whole == (("H",) if "H" in VECTORS[name] else ("S.re", "S.im"))
 
 
 def test_compiled_values_at_all_steps():

@@ -24,6 +24,24 @@ def test_all_elements_at_all_steps_are_no_gain(cell, sizes):
     assert layer._plan.schedule == "sequential" and "chunks compute every element of" in layer.explain()
 
 
+BESIDE = """cell c(K, V, H) {{
+  input  k: [K], v: [V], g: [] in (0, 1), r: [K], x: [H]
+  {}
+  S[t] = g[t] * S[t-1] + outer(k[t], v[t]){}
+  output o: [V] = k[t] @ S[t]
+  output y: [H] = {}
+}}"""
+LANE = "state  S: [K, V] = 0, h: complex [H] = 0\n  h[t] = polar(0.9, x[t]) * h[t-1] + x[t]"
+MOMENTUM = "state  S: [K, V] = 0, P: [K, V] = 0\n  P[t] = tanh(r[t]) * P[t-1] + outer(k[t], v[t])"
+
+
+@pytest.mark.parametrize("text, H, schedule", [
+    (BESIDE.format(LANE, "", "re(h[t])"), 32, "chunk(8)"), (BESIDE.format(LANE, "", "re(h[t])"), 512, "sequential"),
+    (BESIDE.format(MOMENTUM, " + tanh(r[t]) * P[t]", "x[t]"), 1, "sequential")])
+def test_what_chunks_multiply_up_is_counted(text, H, schedule):
+    assert ostinato.compile(text, K=64, V=64, H=H)._plan.schedule == schedule
+
+
 def test_a_matrix_of_numbers_that_never_meet_is_a_vector():
     """What is added at every step is no outer product: chunks would be running sums."""
     assert ostinato.compile(f"{ZOO}/mega_ema.ost", D=96, K=96)._plan.schedule == "sequential"

@@ -202,7 +202,8 @@ def test_verify(file):
     result = call("verify", file, "--json", "-B", 2, "-T", 4)
     found = json.loads(result.stdout)
     rows, unsuitable = found["rows"], found["unsuitable"]
-    assert [(r["schedule"], r["dtype"]) for r in rows] == [("sequential", "float32"), ("sequential", "float64")]
+    assert [(r["schedule"], r["dtype"]) for r in rows] == [
+        ("sequential", "float32"), ("sequential", "float64"), ("step", "float64")]
     assert found["ok"] and all(r["ok"] and r["cell"] == "elman" for r in rows)
     assert {"chunk(16)", "scan"} <= {u["schedule"] for u in unsuitable} and all("tanh" in u["reason"] for u in unsuitable
                                                                               if u["schedule"] == "scan")

@@ -11,21 +11,39 @@ the chunk cell is the chunk form's backward pass.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ....ir.cell import Cell
-from ....ir.types import STEPS
 from ...analysis.affine import Affine, Nonlinear, classify
 from ..realify import named
 from .body import Body, recurrent
 from .lift import Unchunkable
 
-__all__ = ["SIZE", "Unchunkable", "chunk", "whole"]
+__all__ = ["SIZE", "Derived", "Unchunkable", "chunk", "derive"]
 
 SIZE = 8        # steps of a chunk where none is asked for: the best or within 1.1 of it from K = V = 32 to 256
 
 
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """The cell of chunks, and how it has states: complex ones by size and angle (`turned`), states that depend on each
+    other by small matrices (`mixed`: matrix states, `doubled`: vectors), and states of two and more axes of which all
+    elements are computed at all steps, since they are no matrices of which something is read (`whole`)."""
+
+    cell: Cell
+    turned: tuple[str, ...]
+    mixed: tuple[str, ...]
+    doubled: tuple[str, ...]
+    whole: tuple[str, ...]
+
+
 def chunk(cell: Cell, C: int) -> Cell:
     """The cell of C steps of `cell` (canonical, C >= 2). Raises Unchunkable with the reason where there is none."""
+    return derive(cell, C).cell
+
+
+def derive(cell: Cell, C: int) -> Derived:
+    """The same, with what it is made of."""
     if C < 2:
         raise Unchunkable("a chunk has at least 2 steps")
     if cell.reverse:
@@ -39,18 +57,11 @@ def chunk(cell: Cell, C: int) -> Cell:
     first: Unchunkable | None = None
     for vectors in _vectors(cell, components):
         try:
-            return Body(cell, C, components, base, vectors).cell()
+            body = Body(cell, C, components, base, vectors)
+            return Derived(body.cell(), *map(tuple, (body.turned, body.mixed, body.doubled, body.whole)))
         except Unchunkable as why:
             first = first or why
     raise first
-
-
-def whole(made: Cell) -> tuple[str, ...]:
-    """The states of two and more axes of which a cell of chunks computes all elements at all steps, since they are no
-    matrices of which something is read."""
-    (dim,), nodes = (d for d in made.dims if d.name == STEPS), made.nodes()
-    last = {s.name: nodes[s.next] for s in made.states if s.type.rank - (s.type.shape[:1] == (made.heads,)) > 1}
-    return tuple(s for s, n in last.items() if n.op == "index" and nodes[n.args[0]].type.shape[n.attr("axis")] == dim)
 
 
 def _vectors(cell: Cell, components: dict[str, Affine]) -> Iterator[frozenset[str]]:

@@ -17,7 +17,7 @@ from .forms import Scale
 from .lift import Lift, Unchunkable, first_axes
 from .linear import Error, Linear, dependence, error, linear
 from .matrix import Constant, Matrix, Written
-from .mixed import several
+from .mixed import Mixed, several
 from .readout import Readout
 from .solve import solved
 from .together import together
@@ -46,6 +46,7 @@ class Body:
         self.after: dict[str, str] = {}                 # vector state -> its values after each step
         self.matrix: dict[str, Matrix] = {}
         self.inner: dict[str, str] = {}
+        self.turned, self.mixed, self.doubled, self.whole = [], [], [], []      # states: see `Derived`
         self.errors = {e.name: e for s in self.forms if (e := self._error(self._group(s))) is not None}
         self._learn()
         self.solutions: dict[str, str] = {}
@@ -104,6 +105,10 @@ class Body:
         if len(types) > 1 or len(c.states) > 1 and c.semiring != "sum":
             what = "have different shapes" if len(types) > 1 else f"are affine over another semiring ({c.semiring})"
             raise Unchunkable(f"{named(c.states)} depend on each other at every step, and {what}")
+        if any(t.kind == "bool" for t in types):
+            raise Unchunkable(f"{named(c.states)}: a bool that depends on the step before")
+        self.whole += (s for s in c.states if self.source.state(s).type.rank - self._lead(s) > 1)
+        self.doubled += c.states if len(c.states) > 1 else ()
         b, names = self.readout.b, self.readout.values
         known = {x: self.readout.value(x, f"the update of {state}") for x in nodes_of(c)}
         decays, offsets = vector.coefficients(b, c, names | known)
@@ -114,6 +119,10 @@ class Body:
             return vector.together(self.lift, old, decays, offsets)
         return {state: vector.values(self.lift, c.semiring, old[state], decays[state, state], offsets[state],
                                      state in c.first)}
+
+    def _lead(self, state: str) -> int:
+        """Whether it has the heads' axis."""
+        return int(self.source.state(state).type.shape[:1] == (self.source.heads,))
 
     def _learn(self) -> None:
         """Nodes of one step that were made meanwhile."""
@@ -160,11 +169,14 @@ class Body:
         if (turned := turns(self.readout.b, states, scales)) is not None:
             self._learn()
             size, along, *turn = turned
+            self.turned += states
             self.matrix |= complex_state(self.b, found, self.dim, self._decays(size, states, lead), along,
                                          *(self._decay(x, states, lead) for x in turn))
             return
         decays = {pair: self._decays(scale, states, lead) for pair, scale in scales.items()}
-        self.matrix |= several(self.b, found, self.dim, decays)
+        made = several(self.b, found, self.dim, decays)
+        self.mixed += (s for s, m in made.items() if isinstance(m, Mixed))
+        self.matrix |= made
 
     def _scales(self, states: tuple[str, ...]) -> dict[tuple[str, str], Scale]:
         return {(s, t): scale for s in states for t, scale in self.forms[s].scales.items()}

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ....ir.build import Builder
 from ....ir.cell import State
@@ -62,7 +63,6 @@ class Matrix:
     column: str | None = None
     constants: tuple[Constant, ...] = ()
     cache: dict = field(default_factory=dict)
-    old: str | None = None          # its value before the chunk, if it is not that of a state of the cell
 
     def __post_init__(self):
         *lead, self.K, self.V = self.state.type.shape
@@ -72,7 +72,11 @@ class Matrix:
             wide = self.b.broadcast(self.scalar, self.b.type(getattr(self, one)).shape, tuple(range(self.n + 1)))
             setattr(self, one, self.b.op("mul", getattr(self, one), wide))
             self.scalar = None
-        self.old = self.old or self.b.read("state", self.state.name, self.state.type)
+
+    @cached_property
+    def old(self) -> str:
+        """Its value before the chunk."""
+        return self.b.read("state", self.state.name, self.state.type)
 
     def differs(self, axis: int) -> bool:
         """Whether the decay differs along the rows (0) or the columns (1)."""

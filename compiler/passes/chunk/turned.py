@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 from ....ir.cell import State
 from ....ir.types import Dim, Type
 from ..algebra import is_const
 from ..rewrite import Rewriter
 from .forms import Scale
-from .lanes import Element, Lanes, Small, element
+from .lanes import Element, Lanes, element
 from .matrix import Matrix, Written
 
 Polar = tuple[str, str, str]        # size, cosine and sine: nodes of one shape
+Number = tuple[Element, Element]    # cosine and sine
 
 
 def polar(b: Rewriter, re: str, im: str) -> Polar | None:
@@ -76,61 +78,64 @@ def _one(b: Rewriter, s: Scale) -> Scale:
 
 @dataclass
 class Turned(Matrix):
-    """One part of a complex state. `both`: S~ [*lead, 2 K, V] (if `along` is 1: [*lead, K, 2 V]); `so_far`, `with_it`:
-    U before and after every step, cosine and sine [*lead, C, K or V]."""
+    """One part of a complex state, with the decays r. `both`: S~ [*lead, 2 K, V] (if `along` is 1: [*lead, K, 2 V]), of
+    which only decays and products of rows are used; `members`: the parts by name; `before_it`, `with_it`: U before and
+    after every step, cosine and sine [*lead, C, K or V]."""
 
     both: Matrix | None = None
     along: int = 0
-    imaginary: bool = False
-    parts: tuple[str, str] = ("", "")
-    so_far: tuple[Element, Element] = ((1, None), (1, None))
-    with_it: tuple[Element, Element] = ((1, None), (1, None))
+    members: dict[str, Turned] | None = None
+    before_it: Number = ((1, None), (1, None))
+    with_it: Number = ((1, None), (1, None))
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.imaginary = bool(self.members)
+        self.members[self.state.name] = self
 
     def differs(self, axis: int) -> bool:
-        return axis == self.along or self.both.differs(axis)
+        return axis == self.along or super().differs(axis)
 
     # -- turning ------------------------------------------------------------------
-    def beside(self, x: str, y: str) -> str:
-        """Real and imaginary rows [.., K] one behind the other."""
-        axis = self.b.type(x).rank - 1
-        return self.b.concat((x, y), axis, self.both.state.type.shape[self.n + self.along])
+    def scaled(self, x: str, by: Element, sign: int = 1) -> Element:
+        return by[0] * sign, self.times(x, by[1])
 
-    def scaled(self, x: str, by: Element, sign: int = 1) -> str:
-        y = self.times(x, by[1])
-        return y if by[0] * sign > 0 else self.b.op("neg", y)
+    def node(self, e: Element) -> str:
+        return e[1] if e[0] > 0 else self.b.op("neg", e[1])
+
+    def beside(self, re: Element, im: Element) -> str:
+        """Rows of the real and of the imaginary part, one behind the other."""
+        twice = self.both.state.type.shape[self.n + self.along]
+        return self.b.concat((self.node(re), self.node(im)), self.n + 1, twice)
+
+    def apart(self, z: str, axis: int) -> tuple[str, str]:
+        d = self.state.type.shape[self.n + self.along]
+        return tuple(self.b.slice(z, axis, start, d) for start in (0, d.size))
+
+    def part(self, re: Element, im: Element) -> str:
+        """This part of (cos + i sin)(x + i y) from cos x and sin y; if it is the imaginary one, sin x and cos y."""
+        op = "add" if re[0] * im[0] * (1 if self.imaginary else -1) > 0 else "sub"
+        y = self.b.op(op, re[1], im[1])
+        return y if re[0] > 0 else self.b.op("neg", y)
+
+    def turned(self, z: str, turn: Number) -> str:
+        """This part of U z, rows [.., K] of z one behind the other."""
+        (re, im), (cos, sin) = self.apart(z, self.n + 1), turn[::-1] if self.imaginary else turn
+        return self.part(self.scaled(re, cos), self.scaled(im, sin))
 
     def reader(self, x: str) -> str:
         """Rows that read this part of U S~."""
-        cos, sin = self.so_far
-        first, second = (sin, cos) if self.imaginary else (cos, sin)
+        first, second = self.before_it[::-1] if self.imaginary else self.before_it
         return self.beside(self.scaled(x, first), self.scaled(x, second, 1 if self.imaginary else -1))
 
     def written(self, w: Written) -> Written:
-        """What is written to S~."""
-        x, total = (w.x, w.y)[self.along], None
-        cos, sin = self.with_it
-        for part in self.parts:
-            if part in w.into and x:
-                late = part == self.parts[1]
-                rows = self.beside(self.scaled(x, sin if late else cos), self.scaled(x, cos if late else sin,
-                                                                                  1 if late else -1))
-                total = rows if total is None else self.b.op("add", total, rows)
-        return replace(w, **{"xy"[self.along]: total or ""})
-
-    def back(self, z: str, axis: int, turn: tuple[Element, Element]) -> str:
-        """This part of U z, of z with real and imaginary rows one behind the other along an axis."""
-        b, d = self.b, self.state.type.shape[self.n + self.along]
-        re, im = (b.slice(z, axis, start, d) for start in (0, d.size))
-        cos, sin = turn
-        first, second = (sin, cos) if self.imaginary else (cos, sin)
-        return b.op("add" if self.imaginary else "sub", self._spread(re, first, axis), self._spread(im, second, axis))
-
-    def _spread(self, x: str, by: Element, axis: int) -> str:
-        b, (sign, d) = self.b, by
-        if d is not None:
-            shape = b.type(x).shape
-            x = b.op("mul", x, b.broadcast(d, shape, (*range(b.type(d).rank - 1), axis)))
-        return x if sign > 0 else b.op("neg", x)
+        """What is written to S~: x / U, i x / U."""
+        x, (cos, sin), rows = (w.x, w.y)[self.along], self.with_it, []
+        for name, m in self.members.items() if x else ():
+            if name in w.into:
+                first, second, sign = (sin, cos, 1) if m.imaginary else (cos, sin, -1)
+                rows.append(self.beside(self.scaled(x, first), self.scaled(x, second, sign)))
+        return replace(w, **{"xy"[self.along]: reduce(partial(self.b.op, "add"), rows) if rows else ""})
 
     # -- what is wanted -----------------------------------------------------------
     def gram(self, reader: str, w: Written, axis: int) -> str | None:
@@ -138,48 +143,70 @@ class Turned(Matrix):
 
     def applied(self, gram: str, w: Written, axis: int) -> str:
         y = self.both.applied(gram, self.written(w), axis)
-        return y if axis == self.along else self.back(y, self.n + 1, self.so_far)
+        return y if axis == self.along else self.turned(y, self.before_it)
 
     def of_state(self, reader: str, axis: int) -> str:
+        b, both, parts = self.b, self.both, []
+        scalar, *sides = (p and both.before(p) for p in (both.scalar, both.row, both.column))
+        spec = "ik,kv->iv" if axis == 0 else "iv,kv->ik"
         if axis == self.along:
-            return self.both.of_state(self.reader(reader), axis)
-        return self.back(self.both.of_state(reader, axis), self.n + 1, self.so_far)
+            reader = self.reader(reader)
+        for factor in (sides[axis], scalar):
+            reader = self.times(reader, factor)
+        readers = self.apart(reader, self.n + 1) if axis == self.along else (reader, reader)
+        parts = [self.contract(x, m.old, spec) for x, m in zip(readers, self.members.values())]
+        if axis == self.along:
+            return self.times(b.op("add", *parts), sides[1 - axis])
+        across = sides[1 - axis] and self.apart(sides[1 - axis], self.n + 1)
+        parts = [self.times(y, d) for y, d in zip(parts, across or (None, None))]
+        cos, sin = self.before_it[::-1] if self.imaginary else self.before_it
+        return self.part(self.scaled(parts[0], cos), self.scaled(parts[1], sin))
 
     def next(self, written: list[Written]) -> str:
-        b, last = self.b, self.dim.size - 1
-        turn = tuple((sign, d and b.index(d, self.n, last)) for sign, d in self.with_it)
-        return self.back(self.both.next([self.written(w) for w in written]), self.n + self.along, turn)
+        b, both, last = self.b, self.both, self.dim.size - 1
+        cos, sin = ((sign, d and b.index(d, self.n, last)) for sign, d in self.with_it)
+        scalar, *sides = (p and self.whole(p) for p in (self.scalar, self.row, self.column))
+        parts = []
+        for turn, m in zip((sin, cos) if self.imaginary else (cos, sin), self.members.values()):
+            here = sides[self.along]
+            factors = [*sides]
+            factors[self.along] = turn[1] if here is None else here if turn[1] is None else b.op("mul", here, turn[1])
+            parts.append((turn[0], self._scaled(m.old, scalar, *factors)))
+        s = self.part(*parts)
+        shape = (*self.lead, self.dim, self.state.type.shape[self.n + self.along])
+        wide = tuple((sign, d and b.broadcast(d, shape, (*range(self.n), self.n + 1))) for sign, d in (cos, sin))
+        for w in map(self.written, written):
+            x, y = w.x, w.y
+            x = self.times(x, both.scalar and both.after(both.scalar))
+            x, y = (self.times(z, d and both.after(d)) for z, d in ((x, both.row), (y, both.column)))
+            if self.along == 0:
+                x = self.turned(x, wide)
+            else:
+                y = self.turned(y, wide)
+            s = b.op("add", s, self.contract(x, y, "ik,iv->kv"))
+        return s
+
 
 
 def complex_state(b: Rewriter, states: Sequence[State], dim: Dim, size: tuple[str | None, ...], along: int, cos: str,
                   sin: str) -> dict[str, Matrix]:
     """The two parts of a complex state. `size` over the chunk: scalar [*lead, C], row [*lead, C, K], column [*lead, C,
     V]; `cos`, `sin` [*lead, C, K], along 1 [*lead, C, V]."""
-    re, im = states
-    *lead, K, V = re.type.shape
+    re, im = (s.name for s in states)
+    *lead, K, V = states[0].type.shape
     n, d = len(lead), (K, V)[along]
-    twice = Dim(f"2*{d.name}", 2 * d.size)
+    step = {(re, re): element(b, cos), (im, im): element(b, cos), (re, im): element(b, b.op("neg", sin)),
+            (im, re): element(b, sin)}
     wide = Type("real", (*lead, dim, d))
-    names = re.name, im.name
-    step = {(names[0], names[0]): element(b, cos), (names[1], names[1]): element(b, cos),
-            (names[0], names[1]): element(b, b.op("neg", sin)), (names[1], names[0]): element(b, sin)}
-    lanes = Lanes(b, names, wide, n, {pair: e for pair, e in step.items() if e is not None})
-    h = 1
-    while h < dim.size:
-        h *= 2
-    after = lanes.last(h)
-    before = lanes.moved(after, 1, 2 * dim.size)
-    scalar, *sides = size
+    lanes = Lanes(b, (re, im), wide, n, {pair: e for pair, e in step.items() if e is not None})
+    with_it = lanes.last(1 << (dim.size - 1).bit_length())
+    before_it = lanes.moved(with_it, 1, 2 * dim.size)
+    twice, (scalar, *sides) = Dim(f"2*{d.name}", 2 * d.size), size
     if sides[along] is not None:
         sides[along] = b.concat((sides[along],) * 2, n + 1, twice)
     shape = (*lead, twice, V) if along == 0 else (*lead, K, twice)
-    whole = replace(re, name=f"{re.name}+{im.name}", type=re.type.with_shape(shape))
-    old = b.concat(tuple(b.read("state", s.name, s.type) for s in states), n + along, twice)
-    both = Matrix(b, whole, dim, scalar, *sides, old=old)
-
-    def number(p: Small) -> tuple[Element, Element]:
-        zero = (1, b.full(0.0, wide))
-        return p.get((names[0], names[0]), zero), p.get((names[1], names[0]), zero)
-
-    return {s.name: Turned(b, s, dim, both=both, along=along, imaginary=s is im, parts=names, so_far=number(before),
-                           with_it=number(after)) for s in states}
+    whole = replace(states[0], name=f"{re}+{im}", type=states[0].type.with_shape(shape))
+    both, members, zero = Matrix(b, whole, dim, scalar, *sides), {}, (1, b.full(0.0, wide))
+    turn = [tuple(p.get((s, re), zero) for s in (re, im)) for p in (before_it, with_it)]
+    return {s.name: Turned(b, s, dim, *size, both=both, along=along, members=members, before_it=turn[0],
+                           with_it=turn[1]) for s in states}
