@@ -246,22 +246,29 @@ class _Equation:
                     r = self.type.rank
                     k, v = (self.text.product(x, (*range(r - 2), a)) for x, a in ((write, r - 2), (value, r - 1)))
                     found.append(self.rank_one(k, v))
-                case Dense(value) if (sides := self.sides(value)) is not None:
-                    found.append(self.rank_one(*sides))
+                case Dense(value) if (outers := self.outers(value)) is not None:
+                    found += [self.rank_one(*sides) for sides in outers]
                 case Dense(value):      # a state that nothing is done to would else be called by its own name
                     found.append(self.text.definition(value) if self.text.next.get(value) == self.state
                                  else self.text.show(value))
         return plus(found)
 
-    def sides(self, value: str) -> tuple[Product, Product] | None:
-        """A matrix that is a product of one function of its row and one of its column (a real one that is added to
-        complex states)."""
-        r, p = self.type.rank, self.text.product(value)
+    def outers(self, value: str, sign: int = 1) -> list[tuple[Product, Product]] | None:
+        """A real matrix that is added to complex states as a sum of products, each of one function of its row and one
+        of its column; None where it is none."""
+        n, r = self.text.nodes[value], self.type.rank
+        if n.op == "complex" and self.text.product(n.args[1]) == Product(0, ()):
+            return self.outers(n.args[0], sign)
+        if n.op in ("add", "sub", "neg"):
+            signs = {"add": (sign, sign), "sub": (sign, -sign), "neg": (-sign,)}[n.op]
+            parts = [self.outers(a, s) for a, s in zip(n.args, signs)]
+            return None if None in parts else sum(parts, [])
+        p = self.text.product(value)
         columns = tuple(a for a in p.atoms if r - 1 in a.axes)
         rows = tuple(a for a in p.atoms if a not in columns)
         split = self.inner == 2 and columns and any(r - 2 in a.axes for a in rows) and not any(
             r - 2 in a.axes for a in columns)
-        return (Product(p.number, rows), Product(1, columns)) if split else None
+        return [(Product(sign * p.number, rows), Product(1, columns))] if split else None
 
     # -- other semirings ----------------------------------------------------------------
     def tropical(self) -> str:

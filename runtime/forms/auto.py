@@ -10,7 +10,8 @@ differ from channel to channel:
     chunk(8)     60 + K V (0.145 + 0.015 c + r (0.05 + 0.085 c)) + K (4 + r c)
                  loops, products with the state; products between steps, what is solved, decays multiplied out.
                  Of states beyond 2^15 elements chunk(16), which goes over them half as often
-                 150 + K V (0.07 + 0.1 r) more for either part of a complex state that is turned (gateloop)
+                 150 + K V (0.07 + 0.15 u - 0.05 r) more for either part of a complex state that is turned (gateloop)
+                 and read and written 2 + u times; K along the angle's axis
 
 chunk is taken from a gain of 1.1 on, since it takes twice as long to compile. The other forms are never cheaper on a
 CPU where one step fills its registers: scan does the work twice, conv and quadratic hold all states or all pairs of
@@ -21,8 +22,9 @@ matrices' elements at all steps (`whole`, `doubled`).
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ...compiler.passes.realify import named
 from ...compiler.pipeline import CANONICAL, Run
@@ -48,9 +50,9 @@ class Cost:
         return self.sequential / self.chunk if self.size else 0.0
 
 
-def cost(cell: Cell, turned: Container[str] = ()) -> Cost:
-    """What the model says of a cell's matrix states, of which some are `turned`; everything else costs the same in both
-    forms."""
+def cost(cell: Cell, turned: Mapping[str, tuple[int, int]] = MappingProxyType({})) -> Cost:
+    """What the model says of a cell's matrix states, of which some are `turned` (see `chunk.Derived`); everything else
+    costs the same in both forms."""
     from ...compiler.analysis.affine import Affine, Dense, LowRank, Scale, classify
     from ...compiler.passes.chunk import SIZE
 
@@ -71,8 +73,10 @@ def cost(cell: Cell, turned: Container[str] = ()) -> Cost:
             large = K * V > LARGE
             size = max(size, 2 * SIZE if large and s not in turned else SIZE)
             sequential += (1.8 if large else 1.0) * K * V * (0.28 + 0.03 * decays + r * (0.05 + 0.12 * channels))
-            chunk += 60 + K * V * (0.145 + 0.015 * channels + r * (0.05 + 0.085 * channels)) + K * (4 + r * channels)
-            chunk += 150 + K * V * (0.07 + 0.1 * r) if s in turned else 0
+            axis, uses = turned.get(s, (0, 2))
+            chunk += 60 + K * V * (0.145 + 0.015 * channels + r * (0.05 + 0.085 * channels))
+            chunk += (K, V)[axis] * (4 + r * channels)
+            chunk += 150 + K * V * (0.07 + 0.15 * max(uses - 2, 0) - 0.05 * r) if s in turned else 0
     return Cost(sequential, chunk, size, elements)
 
 

@@ -42,6 +42,14 @@ CELLS = {
   b = 0 if r[t] > 0.3 else 0.5 * tanh(phi[t])
   S[t] = (a + 1i * b) * S[t-1] + outer(k[t], v[t])
   output o: [V] = re(q[t] @ S[t])""",
+    "a constant angle, negated": """
+  state  S: complex [K, V] = 0
+  S[t] = -(polar(sigmoid(r[t]), 0.3) * S[t-1] + outer(k[t], v[t]))
+  output o: [V] = re(q[t] @ S[t])""",
+    "chosen": """
+  state  S: complex [K, V] = 0
+  S[t] = (polar(sigmoid(r[t]), phi[t]) if e[t] > 0 else 0.8i) * S[t-1] + outer(k[t], v[t])
+  output o: [V] = re(q[t] @ S[t])""",
     "Cartesian scalars": """
   state  S: complex [K, V] = 0
   S[t] = (g[t] / 2 - 0.3i * sin(sum(r[t]))) * S[t-1] + outer(k[t], v[t])
@@ -123,7 +131,7 @@ def test_bools_that_depend_on_the_step_before_are_refused(states):
 
 
 TURNED = {"rows", "columns", "rows, read along columns", "complex writes", "delta rule, rows",
-          "exponentials, columns decay too"}
+          "exponentials, columns decay too", "a constant angle, negated", "chosen"}
 
 
 @pytest.mark.parametrize("masks", [(), ("reset",), ("valid",)], ids="+".join)

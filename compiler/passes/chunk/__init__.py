@@ -26,12 +26,13 @@ SIZE = 8        # steps of a chunk where none is asked for: the best or within 1
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """The cell of chunks, and how it has states: complex ones by size and angle (`turned`), states that depend on each
-    other by small matrices (`mixed`: matrix states, `doubled`: vectors), and states of two and more axes of which all
-    elements are computed at all steps, since they are no matrices of which something is read (`whole`)."""
+    """The cell of chunks, and how it has states: complex ones by size and angle (`turned`: the axis of the angle, and
+    how often they are read and written), states that depend on each other by small matrices (`mixed`: matrix states,
+    `doubled`: vectors), and states of two and more axes of which all elements are computed at all steps, since they are
+    no matrices of which something is read (`whole`)."""
 
     cell: Cell
-    turned: tuple[str, ...]
+    turned: dict[str, tuple[int, int]]
     mixed: tuple[str, ...]
     doubled: tuple[str, ...]
     whole: tuple[str, ...]
@@ -58,7 +59,7 @@ def derive(cell: Cell, C: int) -> Derived:
     for vectors in _vectors(cell, components):
         try:
             body = Body(cell, C, components, base, vectors)
-            return Derived(body.cell(), *map(tuple, (body.turned, body.mixed, body.doubled, body.whole)))
+            return Derived(body.cell(), body.turned, *map(tuple, (body.mixed, body.doubled, body.whole)))
         except Unchunkable as why:
             first = first or why
     raise first

@@ -46,7 +46,8 @@ class Body:
         self.after: dict[str, str] = {}                 # vector state -> its values after each step
         self.matrix: dict[str, Matrix] = {}
         self.inner: dict[str, str] = {}
-        self.turned, self.mixed, self.doubled, self.whole = [], [], [], []      # states: see `Derived`
+        self.turned: dict[str, tuple[int, int]] = {}    # these and the states below: see `Derived`
+        self.mixed, self.doubled, self.whole = [], [], []
         self.errors = {e.name: e for s in self.forms if (e := self._error(self._group(s))) is not None}
         self._learn()
         self.solutions: dict[str, str] = {}
@@ -169,7 +170,8 @@ class Body:
         if (turned := turns(self.readout.b, states, scales)) is not None:
             self._learn()
             size, along, *turn = turned
-            self.turned += states
+            uses = sum(r.state in states for r in self.reads.values()) // 2 + len(self._outers(states))
+            self.turned |= dict.fromkeys(states, (along, uses))
             self.matrix |= complex_state(self.b, found, self.dim, self._decays(size, states, lead), along,
                                          *(self._decay(x, states, lead) for x in turn))
             return

@@ -9,13 +9,14 @@ U is 1 before the chunk, a product of numbers of size 1, and 1 / U its conjugate
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 from ....ir.cell import State
 from ....ir.types import Dim, Type
-from ..algebra import is_const
+from ..algebra import constant, is_const
 from ..rewrite import Rewriter
 from .forms import Scale
 from .lanes import Element, Lanes, element
@@ -30,6 +31,13 @@ def polar(b: Rewriter, re: str, im: str) -> Polar | None:
     x, y, one = b.node(re), b.node(im), b.full(1.0, b.type(re))
     if is_const(b, im, 0):
         return re, one, b.full(0.0, b.type(re))
+    p, q = constant(b, re), constant(b, im)
+    if p is not None and q is not None:
+        size = math.hypot(p, q)
+        return tuple(b.full(z, b.type(re)) for z in (size, p / size, q / size))
+    if x.op == y.op == "neg":
+        inner = polar(b, x.args[0], y.args[0])
+        return inner and (b.op("neg", inner[0]), *inner[1:])
     if x.op == y.op == "select" and x.args[0] == y.args[0]:
         arms = [polar(b, p, q) for p, q in zip(x.args[1:], y.args[1:])]
         return None if None in arms else tuple(b.op("select", x.args[0], p, q) for p, q in zip(*arms))
