@@ -173,6 +173,16 @@ def _rwkv7(ops, a, S):
     return a[3][..., None] * S + _outer(a[5], _read(a[4], S)) + _outer(a[1], a[2])
 
 
+def _gateloop_before(ops, x, p):
+    size = ops.sigmoid(x.r)
+    return x.q, x.k, x.v, size * ops.cos(x.phi) + 1j * (size * ops.sin(x.phi))
+
+
+def _gateloop(ops, a, p, s):
+    S = a[3][..., None] * s[0] + _outer(a[1], a[2])
+    return (S,), _read(a[0], S.real)
+
+
 PEERS = {
     "elman": Peer(_project, _elman, ("h",)),
     "lstm": Peer(_project, _lstm, ("h", "c")),
@@ -191,4 +201,5 @@ PEERS = {
     "deltanet": Peer(_qkv("beta"), _matrix(_deltanet), ("S",)),
     "gated_deltanet": Peer(_qkv("g", "beta"), _matrix(_gated_deltanet), ("S",)),
     "rwkv7": Peer(_rwkv7_before, _matrix(_rwkv7), ("S",)),
+    "gateloop": Peer(_gateloop_before, _gateloop, ("S",)),
 }

@@ -19,9 +19,9 @@ def jax_scan(case: Case, associative: bool = False, longest: int | None = None) 
     import jax
     import jax.numpy as jnp
 
-    ops = NS(tanh=jnp.tanh, sigmoid=jax.nn.sigmoid, relu=jax.nn.relu, exp=jnp.exp, maximum=jnp.maximum, sqrt=jnp.sqrt,
-             expm1=jnp.expm1, log_sigmoid=jax.nn.log_sigmoid, split=lambda x, n: jnp.split(x, n, -1),
-             layer_norm=lambda x: jax.nn.standardize(x, epsilon=1e-5))
+    ops = NS(tanh=jnp.tanh, sigmoid=jax.nn.sigmoid, cos=jnp.cos, sin=jnp.sin, relu=jax.nn.relu, exp=jnp.exp,
+             maximum=jnp.maximum, sqrt=jnp.sqrt, expm1=jnp.expm1, log_sigmoid=jax.nn.log_sigmoid,
+             split=lambda x, n: jnp.split(x, n, -1), layer_norm=lambda x: jax.nn.standardize(x, epsilon=1e-5))
     peer = PEERS[case.name]
     T = min(case.shape[1], longest or case.shape[1])
 

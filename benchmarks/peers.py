@@ -21,9 +21,9 @@ from .script import scripted
 Run = Callable[[dict[str, Tensor]], tuple[Tensor, ...]]
 MODULES = {"lstm": nn.LSTM, "gru": nn.GRU, "elman": nn.RNN}
 OURS = {"weight_ih_l0": "W", "weight_hh_l0": "R", "bias_ih_l0": "b", "bias_hh_l0": "br"}
-TORCH = NS(tanh=torch.tanh, sigmoid=torch.sigmoid, relu=torch.relu, exp=torch.exp, maximum=torch.maximum,
-           sqrt=torch.sqrt, expm1=torch.expm1, log_sigmoid=F.logsigmoid, split=lambda x, n: x.chunk(n, -1),
-           layer_norm=lambda x: F.layer_norm(x, x.shape[-1:]))
+TORCH = NS(tanh=torch.tanh, sigmoid=torch.sigmoid, cos=torch.cos, sin=torch.sin, relu=torch.relu, exp=torch.exp,
+           maximum=torch.maximum, sqrt=torch.sqrt, expm1=torch.expm1, log_sigmoid=F.logsigmoid,
+           split=lambda x, n: x.chunk(n, -1), layer_norm=lambda x: F.layer_norm(x, x.shape[-1:]))
 
 
 def torch_nn(case: Case) -> Variant:

@@ -14,6 +14,7 @@ from .workloads import ZOO
 CELLS = (("simple_gla", {"K": 64, "V": 64, "N": 2}, ("chunk(8)", "chunk(16)", "chunk(64)", "quadratic")),
          ("gated_deltanet", {"K": 64, "V": 64, "N": 2}, ("chunk(8)", "chunk(16)", "chunk(64)", "quadratic")),
          ("gla", {"K": 64, "V": 64, "N": 2}, ("chunk(8)", "chunk(16)", "quadratic")),
+         ("gateloop", {"K": 64, "V": 64, "N": 2}, ("chunk(8)", "chunk(16)", "quadratic")),
          ("mingru_gates", {"D": 64}, ("scan(8)", "chunk(64)")))
 LENGTHS = (64, 256, 1024, 4096, 16384, 65536)
 LONGEST = {"quadratic": 1024, "scan(8)": 65536}          # pairs of steps take memory with the square of T

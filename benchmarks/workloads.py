@@ -11,6 +11,7 @@ import torch
 
 from . import libraries, peers
 from .case import Case, Variant
+from .chunkwise import FORMS
 from .data import inputs
 
 ZOO = Path(__file__).parents[1] / "examples" / "zoo"
@@ -92,11 +93,14 @@ def _diagonal() -> list[Workload]:
 
 
 def _matrix() -> list[Workload]:
-    return [Workload("matrix", cell, B, T, {"K": K, "V": K, "N": N},
-                     ((libraries.jax_short, peers.chunkwise_short) if K == 128 else
-                      (libraries.jax_scan, peers.chunkwise)) + (peers.eager,),
+    def who(cell: str, K: int) -> tuple[Callable[[Case], Variant], ...]:
+        scan, chunks = ((libraries.jax_short, peers.chunkwise_short) if K == 128 else
+                        (libraries.jax_scan, peers.chunkwise))
+        return (scan, chunks, peers.eager) if cell in FORMS else (scan, peers.eager)
+
+    return [Workload("matrix", cell, B, T, {"K": K, "V": K, "N": N}, who(cell, K),
                      quick=cell == "gated_deltanet" and K == 64, extra=K == 128)
-            for cell in ("gla", "simple_gla", "deltanet", "gated_deltanet", "rwkv7")
+            for cell in ("gla", "simple_gla", "deltanet", "gated_deltanet", "rwkv7", "gateloop")
             for B, T, N, K in ((2, 1024, 4, 64), (1, 4096, 8, 128))]
 
 

@@ -253,22 +253,28 @@ class _Equation:
                                  else self.text.show(value))
         return plus(found)
 
-    def outers(self, value: str, sign: int = 1) -> list[tuple[Product, Product]] | None:
+    def outers(self, value: str) -> list[tuple[Product, Product]] | None:
         """A real matrix that is added to complex states as a sum of products, each of one function of its row and one
         of its column; None where it is none."""
-        n, r = self.text.nodes[value], self.type.rank
-        if n.op == "complex" and self.text.product(n.args[1]) == Product(0, ()):
-            return self.outers(n.args[0], sign)
-        if n.op in ("add", "sub", "neg"):
-            signs = {"add": (sign, sign), "sub": (sign, -sign), "neg": (-sign,)}[n.op]
-            parts = [self.outers(a, s) for a, s in zip(n.args, signs)]
-            return None if None in parts else sum(parts, [])
-        p = self.text.product(value)
-        columns = tuple(a for a in p.atoms if r - 1 in a.axes)
-        rows = tuple(a for a in p.atoms if a not in columns)
-        split = self.inner == 2 and columns and any(r - 2 in a.axes for a in rows) and not any(
-            r - 2 in a.axes for a in columns)
-        return [(Product(sign * p.number, rows), Product(1, columns))] if split else None
+        found, todo, r = [], [(value, 1)], self.type.rank
+        while todo:
+            name, sign = todo.pop()
+            n = self.text.nodes[name]
+            if n.op == "complex" and self.text.product(n.args[1]) == Product(0, ()):
+                todo.append((n.args[0], sign))
+                continue
+            if n.op in ("add", "sub", "neg"):
+                signs = {"add": (sign, sign), "sub": (sign, -sign), "neg": (-sign,)}[n.op]
+                todo += reversed([*zip(n.args, signs)])
+                continue
+            p = self.text.product(name)
+            columns = tuple(a for a in p.atoms if r - 1 in a.axes)
+            rows = tuple(a for a in p.atoms if a not in columns)
+            if self.inner != 2 or not columns or not any(r - 2 in a.axes for a in rows) or any(
+                    r - 2 in a.axes for a in columns):
+                return None
+            found.append((Product(sign * p.number, rows), Product(1, columns)))
+        return found
 
     # -- other semirings ----------------------------------------------------------------
     def tropical(self) -> str:

@@ -6,6 +6,7 @@ from ostinato.compiler.analysis.affine import classify
 from ostinato.compiler.analysis.describe import describe
 from ostinato.compiler.analysis.structure import structure
 from ostinato.compiler.pipeline import CANONICAL, Run
+from ostinato.runtime import sources
 
 PATHS = {p.stem: p for p in ZOO}
 CLASSES = {
@@ -74,3 +75,15 @@ def test_every_cell_is_described(path):
     for s in cell.states:
         assert f"{s.name} [" in text
     assert ".next" not in text and "iota" not in text
+
+
+@pytest.mark.parametrize("kind", ["complex ", ""])
+def test_sums_of_outer_products_added_to_a_state(kind):
+    text = """cell c(K, V) {
+  input  k: [K], v: [V], r: [K], u: [V], g: []
+  state  S: %s[K, V] = 0
+  S[t] = g[t] * S[t-1] + g[t] * outer(k[t], v[t]) - outer(r[t], u[t])
+  output o: [V] = %s
+}""" % (kind, "re(k[t] @ S[t])" if kind else "k[t] @ S[t]")
+    cell = Run()(CANONICAL, sources.elaborate(text, None, {"K": 3, "V": 4}).cell)
+    assert "B = g k v^T - r u^T" in describe(cell)

@@ -11,7 +11,7 @@ ZOO = "examples/zoo"
 @pytest.mark.parametrize("cell, size, schedule", [
     ("simple_gla", 192, "chunk(16)"), ("simple_gla", 64, "chunk(8)"), ("simple_gla", 32, "sequential"),
     ("gla", 4, "sequential"), ("gated_deltanet", 128, "chunk(8)"), ("rwkv7", 64, "chunk(8)"), ("rwkv7", 32, "sequential"),
-    ("retnet", 64, "chunk(8)"), ("gateloop", 64, "sequential"), ("gateloop", 256, "chunk(8)"),
+    ("retnet", 64, "chunk(8)"), ("gateloop", 32, "sequential"), ("gateloop", 64, "chunk(8)"), ("gateloop", 256, "chunk(8)"),
 ])
 def test_a_state_that_is_large_enough_runs_in_chunks(cell, size, schedule):
     layer = ostinato.compile(f"{ZOO}/{cell}.ost", K=size, V=size, N=1)
