@@ -10,7 +10,7 @@ differ from channel to channel:
     chunk(8)     60 + K V (0.145 + 0.015 c + r (0.05 + 0.085 c)) + K (4 + r c)
                  loops, products with the state; products between steps, what is solved, decays multiplied out.
                  Of states beyond 2^15 elements chunk(16), which goes over them half as often
-                 20 + K V (0.04 + 0.15 u - 0.05 r) more for either part of a complex state that is turned (gateloop)
+                 10 + K V (0.04 + 0.15 u + 0.02 r) more for either part of a complex state that is turned (gateloop)
                  and read and written 2 + u times; K along the angle's axis
 
 chunk is taken from a gain of 1.1 on, since it takes twice as long to compile. The other forms are never cheaper on a
@@ -76,7 +76,7 @@ def cost(cell: Cell, turned: Mapping[str, tuple[int, int]] = MappingProxyType({}
             axis, uses = turned.get(s, (0, 2))
             chunk += 60 + K * V * (0.145 + 0.015 * channels + r * (0.05 + 0.085 * channels))
             chunk += (K, V)[axis] * (4 + r * channels)
-            chunk += 20 + K * V * (0.04 + 0.15 * max(uses - 2, 0) - 0.05 * r) if s in turned else 0
+            chunk += 10 + K * V * (0.04 + 0.15 * max(uses - 2, 0) + 0.02 * r) if s in turned else 0
     return Cost(sequential, chunk, size, elements)
 
 
