@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 
+import ostinato
 import pytest
+import torch
 from agreement import Extreme, check
 from ostinato.compiler.passes.chunk import Unchunkable, body, chunk, derive, turned
 from ostinato.compiler.passes.masked import Masked
@@ -141,6 +143,33 @@ def test_size_and_angle_make_a_real_state_of_twice_as_many_rows(monkeypatch, nam
     monkeypatch.setattr(body, "complex_state", lambda *args: made.append(args) or turned.complex_state(*args))
     chunk(lower(cell(name, *masks)).split, 5)
     assert bool(made) == (name in TURNED)
+
+
+def test_rounding_errors_of_angles_do_not_grow_with_the_chunk():
+    """In float32, relative to the gradient's own size: most of it would cancel if long chunks were turned."""
+    text = """cell c(K, V) {
+  input  q: [K], k: [K], v: [V], r: [K], phi: [K]
+  state  S: complex [K, V] = 0
+  S[t] = polar(0.1 * sigmoid(r[t]), phi[t]) * S[t-1] + outer(k[t], v[t])
+  output o: [V] = re(q[t] @ S[t])
+}"""
+    g = torch.Generator().manual_seed(0)
+    *xs, ct = (torch.randn(1, 200, 8, generator=g, dtype=torch.float64) for _ in range(6))
+
+    def gradients(schedule, dtype):
+        layer = ostinato.compile(text, K=8, V=8, schedule=schedule, dtype=dtype)
+        leaves = [x.to(dtype).requires_grad_() for x in xs]
+        return torch.autograd.grad(layer(*leaves)[0], leaves, ct.to(dtype))
+
+    want = gradients("sequential", torch.float64)
+
+    def errors(schedule):
+        return [((d - w).square().mean() / w.square().mean()).sqrt() for d, w in zip(gradients(schedule, torch.float32), want)]
+
+    alone = errors("sequential")
+    for schedule in ("chunk(8)", "chunk(16)", "chunk(64)", "quadratic"):
+        for error, least in zip(errors(schedule), alone):
+            assert error < 6 * least, schedule
 
 
 @pytest.mark.parametrize("size", [-math.inf, -800.0, 40.0])

@@ -21,7 +21,7 @@ from .mixed import Mixed, several
 from .readout import Readout
 from .solve import solved
 from .together import together
-from .turned import complex_state, turns
+from .turned import MOST, complex_state, turns
 
 
 def recurrent(c: Affine) -> bool:
@@ -167,7 +167,7 @@ class Body:
             raise Unchunkable(f"{named(states)} depend on each other, and a constant is added to {name}")
         found, scales = [self.source.state(s) for s in states], self._scales(states)
         lead = found[0].type.rank - 2
-        if (turned := turns(self.readout.b, states, scales)) is not None:
+        if self.dim.size <= MOST and (turned := turns(self.readout.b, states, scales)) is not None:
             self._learn()
             size, along, *turn = turned
             uses = sum(r.state in states for r in self.reads.values()) // 2 + len(self._outers(states))
