@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from ...compiler.schedules.chains import chains
 from ...compiler.schedules.kernel import Phase, Store
-from . import between
+from . import across, between
 from .aside import Aside
 from .halves import NOWHERE, Halves
 from .loops import i64
@@ -213,6 +213,8 @@ class PhaseEmitter(Halves):
         self.results = {}
         if self.wishes and between.stretches(p) == 1:
             self._ask(i64(0))
+        if p.across:
+            across.emit(self)
         for g in p.groups:
             self._group(g)
         if self._block_aside():
@@ -221,9 +223,9 @@ class PhaseEmitter(Halves):
             self._stores()
 
     def _stores(self) -> None:
-        p = self.phase
+        points = [s for s in self.phase.stores if s.node not in self.phase.across]
         for c in self._copies():
-            values = [(s, self._stored(s, c)) for s in p.stores]
+            values = [(s, self._stored(s, c)) for s in points]
             for s, value in values:
                 self.put(s, tuple(c[f"p{i}"] for i in range(len(s.shape))), value, c)
 

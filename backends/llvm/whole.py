@@ -59,11 +59,11 @@ def whole(node: Node, nodes: dict[str, Node], module: ir.Module, real: ir.Type, 
     m = prod(node.type.sizes[t.rank - 1:])
 
     def solve(b: ir.IRBuilder, at: Sequence[ir.Value]) -> None:
-        copy(b, at[2], at[1], i64(n * m * size_of(real)))
         if node.op == "solve":
+            copy(b, at[2], at[1], i64(n * m * size_of(real)))
             b.call(linalg.function(module, "solve", real, width), [at[0], at[2], i64(n), i64(m)])
         else:
-            b.call(_solve_lower(module, node.attr("transposed"), real, n, m, width), [at[0], at[2]])
+            b.call(_solve_lower(module, node.attr("transposed"), real, n, m, width), at)
 
     return Whole(times, (n * n, n * m, n * m), solve)
 
@@ -201,13 +201,13 @@ def _cumprod(module: ir.Module, op: str, reverse: bool, real: ir.Type, n: int, m
 
 # -- substitution -----------------------------------------------------------
 def _solve_lower(module: ir.Module, transposed: bool, real: ir.Type, n: int, m: int, width: int) -> ir.Function:
-    """`solve(L, x)`: x [n, m], which holds b, becomes (I + L below the diagonal)^-1 b (of the transpose, from the
-    last row up). Blocks of rows: what the rows before contribute, then the triangle of the block, in registers."""
-    fn, new = _function(module, f"solve_lower{'.transposed' * transposed}.{real}.{n}.{m}", [real, real])
+    """`solve(L, b, x)`: x [n, m] becomes (I + L below the diagonal)^-1 b (of the transpose, from the last row up).
+    Blocks of rows: what the rows before contribute, then the triangle of the block, in registers."""
+    fn, new = _function(module, f"solve_lower{'.transposed' * transposed}.{real}.{n}.{m}", [real] * 3)
     if not new:
         return fn
     nest = Nest(ir.IRBuilder(fn.append_basic_block("entry")))
-    low, x = fn.args
+    low, right, x = fn.args
 
     def row_number(i: ir.Value) -> ir.Value:
         return nest.b.sub(i64(n - 1), i) if transposed else i
@@ -217,16 +217,16 @@ def _solve_lower(module: ir.Module, transposed: bool, real: ir.Type, n: int, m: 
         b, (p, q) = nest.b, (row_number(i), row_number(j))
         return b.fneg(load(b, low, _at(b, q, n, p) if transposed else _at(b, p, n, q), "real", real, 0, 1))
 
-    def get(i, column, part):
+    def get(base, i, column, part):
         at = nest.b.add(_at(nest.b, row_number(i), m, column), i64(part[0]))
-        return load(nest.b, x, at, "real", real, part[1], 1)
+        return load(nest.b, base, at, "real", real, part[1], 1)
 
     def block(first: ir.Value, rows: int, column: ir.Value, parts: Parts) -> None:
         at = [nest.b.add(first, i64(r)) for r in range(rows)]
-        start = [get(i, column, part) for i in at for part in parts]
+        start = [get(right, i, column, part) for i in at for part in parts]
 
         def earlier(j, accs):
-            known = [get(j, column, part) for part in parts]
+            known = [get(x, j, column, part) for part in parts]
             out = []
             for r in range(rows):
                 f = minus(nest.b.add(first, i64(r)), j)

@@ -27,7 +27,7 @@ def doubled(cell: Cell, phases: tuple[Phase, ...], nodes: dict[str, Node], reads
 def read_points(p: Phase, nodes: dict[str, Node], reads: dict[str, str], names: set[str]) -> list[tuple]:
     """Indices at which the phase reads any of `names`."""
     found: list[tuple] = []
-    grouped = {n for g in p.groups for n in g.nodes}
+    grouped = {n for g in p.groups for n in g.nodes} | {*p.across}
     own = p.written(reads)
     seen: set[tuple[str, tuple]] = set()
 
@@ -49,6 +49,10 @@ def read_points(p: Phase, nodes: dict[str, Node], reads: dict[str, str], names: 
             red = tuple((v, 0) for v in p.reducing(reduced_dims(nodes[n], nodes)))
             for arg, at in operand_indices(nodes[n], here(n), red):
                 visit(arg, at)
+    for n in p.across:
+        red = tuple((f"p{i}", 0) for i in range(nodes[n].type.rank, len(p.shape)))
+        for arg, at in operand_indices(nodes[n], here(n), red):
+            visit(arg, at)
     for s in p.stores:
         if s.node and s.node not in grouped:
             visit(s.node, here(s.node))

@@ -113,7 +113,8 @@ class Phase:
     `shape`) or None. `vectors`: registers along the lanes, or, beside `unroll`
     copies along the last axis, so many along the one before it (sums along lanes).
     `triangle`: of the products half matters, and blocks leave out most of the other (with `block="par"`).
-    A `sweep` visits the points of `shape` (leading axes, rows, lanes): its groups
+    `across`: sums along the lanes, or over all rows and lanes, of what is at the points before they are stored (of a
+    product). A `sweep` visits the points of `shape` (leading axes, rows, lanes): its groups
     are sums of these points over rows, lanes or both, what it
     stores has all or some of the axes (all dimensions of `shape` differ)."""
 
@@ -130,6 +131,7 @@ class Phase:
     call: str | None = None                   # a node computed as a whole, per row and leading axes (views.CALLS)
     sweep: bool = False
     triangle: Triangle | None = None
+    across: tuple[str, ...] = ()
 
     def written(self, reads: Mapping[str, str]) -> set[str]:
         """Values that are computed here to be stored. Not those that `reads` finds in a buffer of another phase: here

@@ -16,6 +16,7 @@ from ...ir.cell import Node
 from ...ir.types import Dim
 from .kernel import Group, Phase, Store
 from .leaves import uses
+from .passing import in_passing
 from .sweeps import Joiner
 from .units import Unit, Walk, identity
 from .views import operand_indices, param_view, reduced_dims
@@ -183,7 +184,7 @@ class Planner:
         """Phases over the same matrices joined. Of `passed`, the values stored only for other phases, those are not
         stored for them any more that only the sweep itself reads (as pieces of an assembled value they still are)."""
         joiner = Joiner(self.nodes, {n: to[0] for n, to in self.targets.items()} | self.reads)
-        out = joiner.readers_first(joiner.join(phases))
+        out = in_passing(joiner.readers_first(joiner.join(phases)), joiner)
         for i, p in enumerate(out):
             if p.sweep:
                 others = {n for q in out if q is not p for n in joiner.reads(q)}

@@ -77,6 +77,9 @@ def _phase(p: Phase, run: Run, part: Part) -> list[str]:
         lines.append(f"  reduce [{_dims(g.dims)}]:")
         for n in g.nodes:
             lines += _inline(n, run.nodes, part.reads, own, seen, "    ", {x for x in g.nodes})
+    for n in p.across:
+        lines.append(f"  in passing, over [{_dims(p.shape[run.nodes[n].type.rank:])}]:")
+        lines += _inline(n, run.nodes, part.reads, own, seen, "    ", {n})
     for s in p.stores:
         if s.node:
             lines += _inline(s.node, run.nodes, part.reads, own, seen, "  ", set())
