@@ -33,12 +33,17 @@ def emit(e: PhaseEmitter) -> None:
             while len(xs) > 1:
                 xs = [e._combine(n, *xs[:2]), *xs[2:]]
             _put(e, n, _total(e, xs[0]), copies[0], first)
-        elif (many := len(xs)) & (many - 1) or many == 1 or many > lanes[0].width:
+        elif not _weave(len(xs), lanes[0].width):
             for row, x in zip(rows, xs):
                 _put(e, n, _total(e, x), {**copies[0], down: row}, first)
         else:
-            here = Index(rows[0].var, rows[0].copy, rows[0].base, rows[0].offset, many)
+            here = Index(rows[0].var, rows[0].copy, rows[0].base, rows[0].offset, len(rows))
             _put(e, n, totals(e.nest.b, xs), {**copies[0], down: here}, first)
+
+
+def _weave(rows: int, width: int) -> bool:
+    """Whether `totals` takes so many registers of so many lanes."""
+    return 1 < rows <= width and rows & (rows - 1) == 0 and width & (width - 1) == 0
 
 
 def _row(e: PhaseEmitter, n: str, points: list[dict[str, Index]], width: int) -> ir.Value:

@@ -15,10 +15,13 @@ def doubled(cell: Cell, phases: tuple[Phase, ...], nodes: dict[str, Node], reads
         old = {n.name for n in cell.body if n.op == "state" and n.attr("name") == s.name}
         suffix = f"next.{s.name}"
         for i, p in enumerate(phases):
+            stores = [st for st in p.stores if st.buffer.endswith(suffix)]
             points = [tuple((p.along(st.shape)[a] if a is not None else None, o) for a, o in st.index)
-                      for st in p.stores if st.buffer.endswith(suffix)]
-            if points and (any(read_points(q, nodes, reads, old) for q in phases[i + 1:])
-                           or any(at not in points or len(points) > 1 for at in read_points(p, nodes, reads, old))):
+                      for st in stores]
+            # A sum along the lanes, or over all points, is stored while other lanes of its row are still to be read.
+            sums = any(f"p{len(p.shape) - 1}" not in p.along(st.shape) for st in stores if p.shape)
+            if points and (any(read_points(q, nodes, reads, old) for q in phases[i + 1:]) or any(
+                    at not in points or len(points) > 1 or sums for at in read_points(p, nodes, reads, old))):
                 out.append(s.name)
                 break
     return tuple(out)

@@ -43,7 +43,6 @@ def common(kernel: Kernel, *cells: Cell) -> Dim | None:
     found = {separable(c) for c in cells}
     lane = found.pop() if len(found) == 1 else None
     phases = [p for r in kernel.runs for part in r.parts for p in part.phases]
-    if lane is None or any(
-            p.call or (p.across or p.lane == "red") and p.shape[-1:] == (lane,) for p in phases):
+    if lane is None or any(p.call or p.lane == "red" and p.shape[-1:] == (lane,) for p in phases):
         return None
     return lane
