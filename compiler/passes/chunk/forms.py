@@ -76,7 +76,8 @@ class Forms:
             shape = t.shape[:-2] + ((), (t.shape[-2],), (t.shape[-1],))[place]
             parts[place] = only(parts[place] or b.full(1.0, Type("real", shape)))
             return Scale(*parts)
-        outers = tuple((x, only(y)) if place == 2 else (only(x), y) for x, y in f.outers)
+        # Both factors, where the condition is of all elements: one alone may be infinite where it is not to count.
+        outers = tuple((x if place == 2 else only(x), y if place == 1 else only(y)) for x, y in f.outers)
         scales, constants = ({k: part(s) for k, s in some.items()} for some in (f.scales, f.constants))
         return Form(scales, outers, constants)
 
