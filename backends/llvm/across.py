@@ -14,7 +14,7 @@ from llvmlite import ir
 from ...compiler.schedules.kernel import Store
 from .loops import i64
 from .memory import Index, horizontal
-from .vector import totals
+from .vector import totals, weavable
 
 if TYPE_CHECKING:
     from .nests import PhaseEmitter
@@ -33,17 +33,12 @@ def emit(e: PhaseEmitter) -> None:
             while len(xs) > 1:
                 xs = [e._combine(n, *xs[:2]), *xs[2:]]
             _put(e, n, _total(e, xs[0]), copies[0], first)
-        elif not _weave(len(xs), lanes[0].width):
+        elif not weavable(len(xs), lanes[0].width):
             for row, x in zip(rows, xs):
                 _put(e, n, _total(e, x), {**copies[0], down: row}, first)
         else:
             here = Index(rows[0].var, rows[0].copy, rows[0].base, rows[0].offset, len(rows))
             _put(e, n, totals(e.nest.b, xs), {**copies[0], down: here}, first)
-
-
-def _weave(rows: int, width: int) -> bool:
-    """Whether `totals` takes so many registers of so many lanes."""
-    return 1 < rows <= width and rows & (rows - 1) == 0 and width & (width - 1) == 0
 
 
 def _row(e: PhaseEmitter, n: str, points: list[dict[str, Index]], width: int) -> ir.Value:
@@ -56,7 +51,7 @@ def _row(e: PhaseEmitter, n: str, points: list[dict[str, Index]], width: int) ->
 
 
 def _total(e: PhaseEmitter, x: ir.Value) -> ir.Value:
-    return horizontal(e.nest.b, x, lambda b, p, q: b.fadd(p, q)) if isinstance(x.type, ir.VectorType) else x
+    return horizontal(e.nest.b, x, lambda b, p, q: b.fadd(p, q))
 
 
 def _put(e: PhaseEmitter, n: str, value: ir.Value, c: dict[str, Index], first: ir.Value) -> None:

@@ -17,7 +17,7 @@ from .ahead import Ahead, Spread, prefetch
 from .loops import i64
 from .memory import Index, horizontal
 from .nests import PhaseEmitter
-from .vector import weave, woven
+from .vector import weavable, weave, woven
 
 
 class SweepEmitter(PhaseEmitter):
@@ -122,8 +122,7 @@ class SweepEmitter(PhaseEmitter):
     def _rows(self, c, rows: list[Index], lanes: list[Index], accs: list[ir.Value]) -> list[ir.Value]:
         """All points of some rows of the block; the new sums over rows."""
         accs, slots, first = list(accs), len(lanes[:2]), len(self.columns) * len(lanes)
-        width, sums = lanes[0].width, {n: [] for n in self.along}
-        together = len(rows) > 1 and width >= len(rows) and width & (width - 1) == 0
+        sums, together = {n: [] for n in self.along}, weavable(len(rows), lanes[0].width)
         for row in rows:
             across = {n: self._start(n, lanes[0].width) for n in self.along}
             for k, ix in enumerate(lanes):

@@ -90,9 +90,13 @@ def fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
     return intrinsic(b, "fma", x, y, z)
 
 
+def weavable(n: int, width: int) -> bool:
+    """Whether the sums over the lanes of n > 1 vectors can be woven together into the lanes of one."""
+    return 1 < n <= width and n & (n - 1) == 0 and width & (width - 1) == 0
+
+
 def totals(b: ir.IRBuilder, xs: list[ir.Value]) -> ir.Value:
-    """A vector whose lane r is the sum over the lanes of xs[r]; their number and their lanes are powers of two, and
-    there are no more of them than lanes."""
+    """A vector whose lane r is the sum over the lanes of xs[r] (see `weavable`)."""
     stack: list[tuple[int, ir.Value]] = []
     for x in xs:
         weave(b, stack, x)

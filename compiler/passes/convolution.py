@@ -73,6 +73,10 @@ class Component:
         """All that terms and offsets name, which is all they need."""
         return nodes_of(self)
 
+    def factors(self) -> tuple[str, ...]:
+        """All that terms name, which depends on parameters only."""
+        return tuple(f for s in self.states for t in self.terms[s] for m in t.maps for f in factors_of(m))
+
 
 def released(cell: Cell) -> Cell:
     """A cell with `valid@` (`passes.masked`) whose states go on in slack, so that their transition is that of the cell:

@@ -5,6 +5,7 @@ cotangent of the chunks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ...backends.base import Executable
 from ...backends.fold import Fold
-from ...compiler.passes.chunk import SIZE, Unchunkable, derive
+from ...compiler.passes.chunk import SIZE, Derived, Unchunkable, derive
 from ...compiler.passes.chunk.lift import first_axes
 from ...compiler.passes.realify import named
 from ...compiler.pipeline import CANONICAL, Run
@@ -31,7 +32,7 @@ def build(source: Source) -> Executable:
         raise Unsuitable(str(why)) from None
     save = getattr(lowered, "save", "auto")
     fold = Fold(size, *_axes(cell))
-    return Chunked(cell, size, made.whole, hoisted.build(source.backend, made.cell, source.dtype, save, fold),
+    return Chunked(cell, size, made, hoisted.build(source.backend, made.cell, source.dtype, save, fold),
                    source.backend.build(lowered, source.dtype), source.dtype)
 
 
@@ -43,12 +44,11 @@ def _axes(cell: Cell) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 class Chunked:
-    """`chunks` runs chunks of `size` steps, `rest` single steps, each if there are any; `whole`: states of which chunks
-    compute all elements at all steps. The tape: of the chunks, of the rest, and the states between them."""
+    """`chunks` runs chunks of `size` steps, `rest` single steps, each if there are any. The tape: of the chunks, of the
+    rest, and the states between them."""
 
-    def __init__(self, cell: Cell, size: int, whole: tuple[str, ...], chunks: Executable, rest: Executable,
-                 dtype: torch.dtype):
-        self.cell, self.size, self.whole, self.chunks, self.rest = cell, size, whole, chunks, rest
+    def __init__(self, cell: Cell, size: int, made: Derived, chunks: Executable, rest: Executable, dtype: torch.dtype):
+        self.cell, self.size, self.made_of, self.chunks, self.rest = cell, size, made, chunks, rest
         self.dtypes = {"real": dtype, "int": torch.int64, "bool": torch.bool}
         self.made: set[str] = set()             # calls that nothing has to be compiled for
         self.kept = len(chunks.tape_meta(1, 1))
@@ -114,8 +114,11 @@ class Chunked:
         """What runs."""
         lines = [f"schedule chunk({self.size}): {self.size} steps are one step of a cell of matrix products; "
                  "the steps that are left run one after the other"]
-        if self.whole:
-            lines.append(f"  of {named(self.whole)} all elements are computed at all steps")
+        if len(parts := self.made_of.parts) > 1:
+            steps = " and ".join(f"{n} of {size}" for size, n in Counter(parts).items())
+            lines.append(f"  made of {steps} steps, one after the other: in one, roundings would grow with the steps")
+        if whole := self.made_of.whole:
+            lines.append(f"  of {named(whole)} all elements are computed at all steps")
         lines.append("  chunks:")
         lines += ["  " + line for line in str(self.chunks.explain(B, T)).splitlines()]
         return "\n".join(lines)

@@ -1,8 +1,10 @@
 """States as convolutions: h = powers of A * b (`compiler.passes.convolution`), evaluated by torch.
 
-The powers A^0 .. A^T are products of each other, so they are as accurate as the steps, and defective matrices are as
-good as any. Short sequences are convolved directly, longer ones by FFT; a first state is what came in at step -1.
-Errors of an FFT are relative to the largest value of a sequence, and what is not finite spreads over all of it.
+The powers A^0 .. A^T are products of each other, so defective matrices are as good as any. They are made in float64 and
+then rounded: a rounding of A itself is the same at every step, T times as much in the end, where those of single steps
+make up for each other. Short sequences are convolved directly, longer ones by FFT; a first state is what came in at
+step -1. Errors of an FFT are relative to the largest value of a sequence, and what is not finite spreads over all of
+it.
 
 Slack (`valid@`, see `compiler.passes.masked`) adds nothing: a first state comes in where the sequence begins, the final
 one is that where it ends. In between the states go on as they like; nothing reads them. Restarts would make the
@@ -24,11 +26,12 @@ from ...ir.cell import Cell, Node
 from ...ir.interp import evaluate
 from ..ports import fail
 from . import Source, Unsuitable
-from .torched import Torched, Values, lead, reading
+from .torched import Reads, Torched, Values, lead, reading
 
 DIRECT = 16             # steps up to which there is no FFT
 FEW = 4                 # elements that are mixed one by one
 LIMIT = 2 << 30         # bytes of a value
+WIDE = torch.float64    # of transitions and their powers
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -56,12 +59,13 @@ class Convolved(Torched):
         B = next(iter((*inputs.values(), *states.values()))).shape[0]
         self._check(B, T)
         reads, known, after, finals = reading(inputs, params, {}), {}, {}, {}
+        wide = reading({}, {k: x.to(WIDE) if x.is_floating_point() else x for k, x in params.items()}, {})
         slack = Slack(inputs[VALID]) if VALID in inputs else None
         options = dict(types={n.name: n.type for n in self.whole.body}, dtype=self.dtype, training=training,
                        device=next(iter((*inputs.values(), *states.values()))).device)
         for c in self.components:
             known = evaluate(self._needed(c.nodes(), known), known, reads=reads, **options)
-            for s, h in zip(c.states, self._values(c, known, [states[s] for s in c.states], T, slack)):
+            for s, h in zip(c.states, self._values(c, known, wide, [states[s] for s in c.states], T, slack)):
                 reads["state", s], after[s], finals[s] = h[:, :-1], h[:, 1:], slack.last(h) if slack else h[:, -1]
         # a next value is what was found, not computed again from old values
         known |= {s.next: after[s.name] for s in self.whole.states if self.nodes[s.next].op not in ("input", "state")}
@@ -80,7 +84,8 @@ class Convolved(Torched):
         return [n for n in self.whole.body if n.name in need]
 
     # -- one component ------------------------------------------------------------
-    def _values(self, c: Component, known: Values, first: list[Tensor], T: int, slack: Slack | None) -> list[Tensor]:
+    def _values(self, c: Component, known: Values, params: Reads, first: list[Tensor], T: int,
+                slack: Slack | None) -> list[Tensor]:
         """The values of its states before the first step and after each, [B, T + 1, *shape] each."""
         B, sizes = first[0].shape[0], c.type.sizes
         given = [self._offset(c, s, known, first[0], slack).expand(B, T, *sizes) for s in c.states]
@@ -91,16 +96,16 @@ class Convolved(Torched):
         given = [begun(h, x) for h, x in zip(first, given)]
         if not c.recurs:
             return given
-        found = [torch.cumsum(given[0], 1)] if c.counts else self._convolved(c, known, given, T)
+        found = [torch.cumsum(given[0], 1)] if c.counts else self._convolved(c, params, given)
         return [begun(h, x[:, 1:]) for h, x in zip(first, found)]
 
-    def _convolved(self, c: Component, known: Values, given: list[Tensor], T: int) -> list[Tensor]:
+    def _convolved(self, c: Component, params: Reads, given: list[Tensor]) -> list[Tensor]:
         b = torch.stack(given, -1)
         order = self._order(c)
         b = b.permute(0, 1, *(2 + a for a in order))
         shape = b.shape
-        A = self._transition(c, known, given[0])
-        h = convolved(powers(A, T + 1), b.flatten(2 + len(order) - len(c.mixed) - 1)).reshape(shape)
+        kernel = powers(self._transition(c, params, b.device), b.shape[1]).to(self.dtype)
+        h = convolved(kernel, b.flatten(2 + len(order) - len(c.mixed) - 1)).reshape(shape)
         back = [order.index(a) for a in range(len(order))]
         return list(h.permute(0, 1, *(2 + a for a in back)).unbind(-1))
 
@@ -126,19 +131,21 @@ class Convolved(Torched):
             total = x if total is None else total + x
         return like.new_zeros((1, 1, *c.type.sizes)) if total is None else total
 
-    def _transition(self, c: Component, known: Values, like: Tensor) -> Tensor:
+    def _transition(self, c: Component, params: Reads, device: torch.device) -> Tensor:
         """A [*lanes (1 where it is the same), M, M]: what it makes of each unit vector."""
+        known = evaluate(self._needed(c.factors(), {}), reads=params, types={n.name: n.type for n in self.whole.body},
+                         dtype=WIDE, device=device)
         M, r, sizes = c.size, c.type.rank, c.type.sizes
         order = self._order(c)
         inner = [sizes[a] for a in c.mixed]
-        units = torch.eye(M, dtype=self.dtype, device=like.device)
+        units = torch.eye(M, dtype=WIDE, device=device)
         units = units.reshape(M, *(1 for _ in range(r - len(inner))), *inner, len(c.states))
         back = [order.index(a) for a in range(r + 1)]
         old = dict(zip(c.states, units.permute(0, *(1 + a for a in back)).unbind(-1)))
         full = (M, *(n if a in c.mixed or a in c.lanes else 1 for a, n in enumerate(sizes)))
         new = []
         for s in c.states:
-            total = like.new_zeros(())
+            total = units.new_zeros(())
             for t in c.terms[s]:
                 total = total + applied(t, old[t.of], known)
             new.append(total.expand(full))
@@ -152,8 +159,9 @@ class Convolved(Torched):
         for c in self.components:
             if c.recurs:
                 n = 2 * (T + 1) if T > DIRECT else (T + 1) ** 2
-                sizes += [c.kernel * n, 2 * B * (T + 1) * len(c.states) * c.type.numel]
-        return max(sizes) * self.dtype.itemsize
+                sizes += [c.kernel * n * self.dtype.itemsize, c.kernel * (T + 1) * WIDE.itemsize,
+                          2 * B * (T + 1) * len(c.states) * c.type.numel * self.dtype.itemsize]
+        return max(sizes)
 
     def _check(self, B: int, T: int) -> None:
         if (size := self._largest(B, T)) > LIMIT:

@@ -1,5 +1,6 @@
 """The whole sequence as one chunk: `chunk(cell, T)` evaluated by torch, as attention is. Work and memory grow with T^2,
-but all of it is large products: for short sequences.
+but all of it is large products: for short sequences. Where most of what is added up cancels, so that roundings grow
+with T (delta rules, and angles from the inputs: see `compiler.passes.chunk.composed`), it is evaluated in float64.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ...compiler.passes.chunk import Unchunkable, chunk
+from ...compiler.passes.chunk import Unchunkable, derive
 from ...compiler.passes.chunk.lift import first_axes
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell
@@ -25,15 +26,18 @@ def build(source: Source) -> Quadratic:
     """See the module. Raises Unsuitable where the cell has no chunk form."""
     cell = getattr(source.lowered, "split", None) or Run()(CANONICAL, source.lowered.cell)
     try:
-        chunk(cell, 2)
+        made = derive(cell, 2)
     except Unchunkable as why:
         raise Unsuitable(str(why)) from None
-    return Quadratic(cell, source.dtype)
+    return Quadratic(cell, source.dtype, torch.float64 if made.cancels else source.dtype)
 
 
 class Quadratic(Torched):
-    def __init__(self, cell: Cell, dtype: torch.dtype):
+    """`inner`: the dtype of what is computed."""
+
+    def __init__(self, cell: Cell, dtype: torch.dtype, inner: torch.dtype):
         super().__init__(cell, dtype)
+        self.inner = inner
         firsts = first_axes(cell)
 
         def at(shape) -> int:
@@ -41,7 +45,7 @@ class Quadratic(Torched):
 
         self.ins = {p.name: at(p.type.shape) for p in cell.inputs}
         self.outs = [at(self.types[o.value].type.shape) for o in cell.outputs]
-        self.chunk = lru_cache(CELLS)(lambda T: chunk(cell, T))
+        self.chunk = lru_cache(CELLS)(lambda T: derive(cell, T, in_parts=False).cell)
 
     def run(self, inputs: Values, params: Values, states: Values, T: int,
             training: bool) -> tuple[list[Tensor], list[Tensor]]:
@@ -51,14 +55,15 @@ class Quadratic(Torched):
         cell = self.chunk(T)
         self._check(B, T, max(n.type.numel for n in cell.body))
         moved = {k: x.movedim(1, self.ins[k]) for k, x in inputs.items()}
-        values = self.values(cell, reading(moved, params, states), training)
+        reads = {k: _cast(x, self.inner) for k, x in reading(moved, params, states).items()}
+        values = self.values(cell, reads, training, self.inner)
         types = cell.nodes()
-        outputs = [values[o.value].expand(B, *types[o.value].type.sizes).movedim(at, 1)
+        outputs = [_cast(values[o.value], self.dtype).expand(B, *types[o.value].type.sizes).movedim(at, 1)
                    for o, at in zip(cell.outputs, self.outs)]
-        return outputs, [values[s.next] for s in cell.states]
+        return outputs, [_cast(values[s.next], self.dtype) for s in cell.states]
 
     def _check(self, B: int, T: int, elements: int) -> None:
-        size = B * elements * self.dtype.itemsize
+        size = B * elements * self.inner.itemsize
         if size > LIMIT:
             fail("too_long", name=self.cell.name, schedule="quadratic", B=B, T=T, size=f"{size / 2**30:.1f} GiB",
                  limit=f"{LIMIT >> 30} GiB")
@@ -67,8 +72,14 @@ class Quadratic(Torched):
         """What runs."""
         lines = ["schedule quadratic: the whole sequence as one chunk, evaluated by torch; backward evaluates it "
                  f"again, nothing is kept; refused where a value is larger than {LIMIT >> 30} GiB"]
+        if self.inner != self.dtype:
+            lines.append("  in float64: most of what its steps add up cancels, so that roundings would grow with them")
         if T is not None and T > 1:
             cell = self.chunk(T)
-            largest = (B or 1) * max(n.type.numel for n in cell.body) * self.dtype.itemsize
+            largest = (B or 1) * max(n.type.numel for n in cell.body) * self.inner.itemsize
             lines.append(f"  {len(cell.body)} operations, the largest value has {largest / 2**20:.1f} MiB")
         return "\n".join(lines)
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype) if x.is_floating_point() else x

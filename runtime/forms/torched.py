@@ -16,6 +16,7 @@ from ...ir.interp import evaluate
 from ...ir.types import Type
 
 Values = Mapping[str, Tensor]
+Reads = Mapping[tuple[str, str], Tensor]
 
 
 class Torched(ABC):
@@ -103,10 +104,11 @@ class Torched(ABC):
         outputs = [lead(values[o.value], self.types[o.value].type.rank, 1).unsqueeze(1) for o in self.cell.outputs]
         return outputs, [values[s.next] for s in self.cell.states]
 
-    def values(self, cell: Cell, reads: Mapping[tuple[str, str], Tensor], training: bool) -> dict[str, Tensor]:
-        """All values of a cell's body."""
+    def values(self, cell: Cell, reads: Reads, training: bool,
+               dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """All values of a cell's body, in its dtype or another."""
         some = next(iter(reads.values()), None)
-        return evaluate(cell.body, reads=reads, types={n.name: n.type for n in cell.body}, dtype=self.dtype,
+        return evaluate(cell.body, reads=reads, types={n.name: n.type for n in cell.body}, dtype=dtype or self.dtype,
                         training=training, device=None if some is None else some.device)
 
     def tape_meta(self, B: int, T: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
@@ -114,7 +116,7 @@ class Torched(ABC):
         return []
 
 
-def reading(inputs: Values, params: Values, states: Values) -> dict[tuple[str, str], Tensor]:
+def reading(inputs: Values, params: Values, states: Values) -> Reads:
     """Values by the operation that reads them."""
     return {(op, name): x for op, xs in (("input", inputs), ("param", params), ("state", states))
             for name, x in xs.items()}

@@ -4,8 +4,9 @@ any order, several reads, coupled and chained states, dense transitions, semirin
 from __future__ import annotations
 
 import pytest
+import torch
 from affine_cells import affine_cells
-from agreement import check, executable, splits
+from agreement import as_good_as_sequential, check, errors, executable, splits
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ostinato.ir.cell import Cell
@@ -32,7 +33,7 @@ def agrees(cell: Cell, schedule: str, T: int, seed: int, backend: str = "llvm") 
 
 
 @settings(max_examples=6, deadline=None, derandomize=True)
-@given(cell=affine_cells(**CHUNKED), C=st.sampled_from((2, 5, 8, 13)), T=LENGTHS, seed=SEEDS)
+@given(cell=affine_cells(**CHUNKED), C=st.sampled_from((2, 5, 13, 24)), T=LENGTHS, seed=SEEDS)
 def test_chunks_and_attention(cell, C, T, seed):
     agrees(cell, f"chunk({C})", T, seed, "interpreter")
     agrees(cell, "quadratic", T, seed)
@@ -79,3 +80,17 @@ def test_many_segments(cell, P, T, seed):
 @given(cell=affine_cells(**CHUNKED, max_blocks=2, wide=True), T=LENGTHS, seed=SEEDS)
 def test_what_is_chosen(cell, T, seed):
     assert agrees(cell, auto.choose(cell).schedule, T, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(cell=affine_cells(max_blocks=2), schedule=st.sampled_from(("quadratic", "conv", "scan", "chunk(24)", "chunk(64)")),
+       T=st.sampled_from((40, 130, 300)), seed=SEEDS)
+def test_many_in_single_precision(cell, schedule, T, seed):
+    try:
+        executable(schedule, cell, torch.float32)
+    except forms.Unsuitable:
+        return
+    seeds = range(seed, seed + 4)
+    if all(e < 1e-3 for i in seeds for e in errors("sequential", cell, 2, T, i)):       # else roundings are amplified
+        as_good_as_sequential(schedule, cell, 2, T, seeds)

@@ -4,8 +4,9 @@
 
 Nonlinear components have none. A vector state's values are one running sum (`vector`), of a matrix state only what is
 read of it is computed, from Gram matrices (`readout`, `matrix`); everything else is the body over all C steps at once
-(`lift`). Components come one after another by themselves, as each value asks for those that it needs. The adjoint of
-the chunk cell is the chunk form's backward pass.
+(`lift`). Components come one after another by themselves, as each value asks for those that it needs. Where roundings
+would grow with the chunk, a long one is made of short ones (`composed`). The adjoint of the chunk cell is the chunk
+form's backward pass.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ....ir.cell import Cell
+from ....ir.types import STEPS, Dim
 from ...analysis.affine import Affine, Nonlinear, classify
 from ..realify import named
 from .body import Body, recurrent
+from .composed import composed, parts
 from .lift import Unchunkable
 
 __all__ = ["SIZE", "Derived", "Unchunkable", "chunk", "derive"]
@@ -29,9 +32,12 @@ class Derived:
     """The cell of chunks, and how it has states: complex ones by size and angle (`turned`: the axis of the angle, and
     how often they are read and written), states that depend on each other by small matrices (`mixed`: matrix states,
     `doubled`: vectors), and states of two and more axes of which all elements are computed at all steps, since they are
-    no matrices of which something is read (`whole`)."""
+    no matrices of which something is read (`whole`). `parts`: the steps of the chunks that it is made of; `cancels`:
+    whether it is made of short ones, if it may, since roundings would grow with their steps (`composed`)."""
 
     cell: Cell
+    parts: tuple[int, ...]
+    cancels: bool
     turned: dict[str, tuple[int, int]]
     mixed: tuple[str, ...]
     doubled: tuple[str, ...]
@@ -43,8 +49,8 @@ def chunk(cell: Cell, C: int) -> Cell:
     return derive(cell, C).cell
 
 
-def derive(cell: Cell, C: int) -> Derived:
-    """The same, with what it is made of."""
+def derive(cell: Cell, C: int, in_parts: bool = True) -> Derived:
+    """The same, with what it is made of. Not `in_parts`: one chunk, for those that compute in float64."""
     if C < 2:
         raise Unchunkable("a chunk has at least 2 steps")
     if cell.reverse:
@@ -58,11 +64,28 @@ def derive(cell: Cell, C: int) -> Derived:
     first: Unchunkable | None = None
     for vectors in _vectors(cell, components):
         try:
-            body = Body(cell, C, components, base, vectors)
-            return Derived(body.cell(), body.turned, *map(tuple, (body.mixed, body.doubled, body.whole)))
+            return _derived(cell, parts(C) if in_parts else [Dim(STEPS, C)], components, base, vectors)
         except Unchunkable as why:
             first = first or why
     raise first
+
+
+def _derived(cell: Cell, dims: list[Dim], components: dict[str, Affine], base: Cell,
+             vectors: frozenset[str]) -> Derived:
+    """One chunk, or several with these axes, whichever it takes."""
+    def over(dim: Dim) -> tuple[Body, Cell]:
+        body = Body(cell, dim, components, base, vectors)
+        return body, body.cell()
+
+    body, made = over(dims[0])
+    if len(dims) > 1 and not body.cancels:
+        dims = [Dim(STEPS, sum(d.size for d in dims))]
+        body, made = over(dims[0])
+    if len(dims) > 1:
+        by_dim = {dims[0]: made} | {dim: over(dim)[1] for dim in {*dims} - {dims[0]}}
+        made = composed(cell, [(dim, by_dim[dim]) for dim in dims])
+    return Derived(made, tuple(d.size for d in dims), body.cancels, body.turned,
+                   *map(tuple, (body.mixed, body.doubled, body.whole)))
 
 
 def _vectors(cell: Cell, components: dict[str, Affine]) -> Iterator[frozenset[str]]:

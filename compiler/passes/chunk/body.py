@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ....ir.cell import Cell, Input, Output
-from ....ir.types import STEPS, Dim
+from ....ir.types import Dim
 from ...analysis.affine import Affine, nodes_of
 from ..canonicalise import RULES
 from ..dce import Dce, live
@@ -21,7 +21,7 @@ from .mixed import Mixed, several
 from .readout import Readout
 from .solve import solved
 from .together import together
-from .turned import MOST, complex_state, turns
+from .turned import complex_state, turns
 
 
 def recurrent(c: Affine) -> bool:
@@ -32,9 +32,9 @@ def recurrent(c: Affine) -> bool:
 class Body:
     """`components` by their states; `base`: the cell with all their nodes; `vectors`: states that are no matrices."""
 
-    def __init__(self, cell: Cell, C: int, components: dict[str, Affine], base: Cell, vectors: frozenset[str]):
+    def __init__(self, cell: Cell, dim: Dim, components: dict[str, Affine], base: Cell, vectors: frozenset[str]):
         self.source, self.components = cell, components
-        self.dim = Dim(STEPS, C)
+        self.dim = dim
         self.b = Rewriter(RULES)
         self.lift = Lift(self.b, self.dim, first_axes(cell))
         self.readout = Readout(base, tuple(s.name for s in cell.states if s.name not in vectors))
@@ -167,7 +167,7 @@ class Body:
             raise Unchunkable(f"{named(states)} depend on each other, and a constant is added to {name}")
         found, scales = [self.source.state(s) for s in states], self._scales(states)
         lead = found[0].type.rank - 2
-        if self.dim.size <= MOST and (turned := turns(self.readout.b, states, scales)) is not None:
+        if (turned := turns(self.readout.b, states, scales)) is not None:
             self._learn()
             size, along, *turn = turned
             uses = sum(r.state in states for r in self.reads.values()) // 2 + len(self._outers(states))
@@ -264,6 +264,11 @@ class Body:
             self.inner[leaf] = self.lift.moved(w, self.lift.at(self.token[leaf].type.shape), m.n)
 
     # -- the cell -------------------------------------------------------------------
+    @property
+    def cancels(self) -> bool:
+        """Whether most of what its steps add up cancels, so that roundings grow with them: see `composed`."""
+        return bool(self.inner or self.solutions or self.turned)
+
     def cell(self) -> Cell:
         cell, b, ro = self.source, self.b, self.readout
         values = {o: ro.value(o.value, f"the output {o.name}") for o in (*cell.outputs, *cell.sums)}

@@ -7,8 +7,7 @@ state with real decays r, of which `matrix` knows everything (with phi from the 
 U is 1 before the chunk, a product of numbers of size 1, and 1 / U its conjugate. Where r is 0, so is nothing else.
 
 An angle's gradient comes as what readers after it have of it less what was written after it has, and most of that
-cancels: its rounding errors grow with the chunk (3 times those of single steps in chunks of 8, 30 times at 500). So
-longer chunks than MOST have small matrices multiplied up (`mixed`), where nothing cancels.
+cancels: its rounding errors grow with the chunk, and so long chunks are made of short ones (`composed`).
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from .forms import Scale
 from .lanes import Element, Lanes, element
 from .matrix import Matrix, Written
 
-MOST = 16                           # steps
 Polar = tuple[str, str, str]        # size, cosine and sine: nodes of one shape
 Number = tuple[Element, Element]    # cosine and sine
 
@@ -198,7 +196,6 @@ class Turned(Matrix):
                 y = self.turned(y, wide)
             s = b.op("add", s, self.contract(x, y, "ik,iv->kv"))
         return s
-
 
 
 def complex_state(b: Rewriter, states: Sequence[State], dim: Dim, size: tuple[str | None, ...], along: int, cos: str,
