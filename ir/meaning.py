@@ -269,11 +269,20 @@ def _finite(x: Tensor) -> bool:
     return peek_interpreter_stack() is None and bool(torch.isfinite(x).all())       # torch.func traces no decisions
 
 
+def einsum(spec: str, *xs: Tensor) -> Tensor:
+    """torch.einsum of the numbers as they are: torch.autocast would round them to 16 bits first."""
+    kind = xs[0].device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return torch.einsum(spec, *xs)
+    with torch.autocast(kind, enabled=False):
+        return torch.einsum(spec, *xs)
+
+
 def contract(a: Tensor, b: Tensor, spec: str, semiring: str) -> Tensor:
     """einsum over (sum, times), or over (max | min | lse | argmax, plus); over bool it is (or, and)."""
     sa, sb, so = spec_parts(spec)
     if semiring == "sum" and a.is_floating_point() and (not needs_grad((a, b)) or _finite(a) and _finite(b)):
-        return torch.einsum(f"...{sa},...{sb}->...{so}", a, b)  # its derivatives keep the rule: all factors are finite
+        return einsum(f"...{sa},...{sb}->...{so}", a, b)  # its derivatives keep the rule: all factors are finite
     gone = "".join(dict.fromkeys(c for c in sa + sb if c not in so))
     a, b = _spread(a, sa, so + gone), _spread(b, sb, so + gone)
     fn = semiring

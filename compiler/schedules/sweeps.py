@@ -10,7 +10,7 @@ a state that only sweeps read is updated in place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ...ir.cell import Node
 from ...ir.types import Dim
@@ -28,6 +28,7 @@ class Joiner:
 
     nodes: dict[str, Node]
     buffers: dict[str, str]
+    known: dict[int, tuple[Phase, frozenset[str]]] = field(default_factory=dict)    # what phases read, by identity
 
     def join(self, phases: list[Phase]) -> list[Phase]:
         """The phases with those joined that can be, in a valid order: each with the last one that it can join, as
@@ -125,8 +126,13 @@ class Joiner:
         spoilt = any(b == f"next.{s}" or b.endswith(f".next.{s}") for s in self._old(p) for b in late)
         return not (written & reads_q or late & reads_p or written & late or spoilt)
 
-    def reads(self, p: Phase) -> set[str]:
+    def reads(self, p: Phase) -> frozenset[str]:
         """Values held elsewhere, and leaves, that the phase's own computation reads."""
+        if id(p) not in self.known:
+            self.known[id(p)] = p, frozenset(self._reads(p))
+        return self.known[id(p)][1]
+
+    def _reads(self, p: Phase) -> set[str]:
         grouped = {n for g in p.groups for n in g.nodes}
         made = {n for n in grouped | p.written(self.buffers) if self.nodes[n].args}
         todo = [a for n in made for a in self.nodes[n].args]

@@ -116,7 +116,7 @@ class Chunked:
                  "the steps that are left run one after the other"]
         if len(parts := self.made_of.parts) > 1:
             steps = " and ".join(f"{n} of {size}" for size, n in Counter(parts).items())
-            lines.append(f"  made of {steps} steps, one after the other: in one, roundings would grow with the steps")
+            lines.append(f"  a chunk is made of {steps} steps, one after the other: roundings grow with steps")
         if whole := self.made_of.whole:
             lines.append(f"  of {named(whole)} all elements are computed at all steps")
         lines.append("  chunks:")

@@ -24,6 +24,7 @@ from ...compiler.passes.masked import RESET, VALID
 from ...compiler.pipeline import CANONICAL, Run
 from ...ir.cell import Cell, Node
 from ...ir.interp import evaluate
+from ...ir.meaning import einsum
 from ..ports import fail
 from . import Source, Unsuitable
 from .torched import Reads, Torched, Values, lead, reading
@@ -219,16 +220,16 @@ def applied(term: Term, x: Tensor, known: Values) -> Tensor:
             case Apply(matrix, axis, lanes):
                 front = "".join(all_[a] for a in lanes)
                 to = all_.replace(all_[axis], new)
-                x = torch.einsum(f"{front}{new}{all_[axis]},...{all_}->...{to}", known[matrix], x)
+                x = einsum(f"{front}{new}{all_[axis]},...{all_}->...{to}", known[matrix], x)
             case LowRank(read, write, axis, lanes):
                 front = "".join(all_[a] for a in lanes)
                 rest = all_.replace(all_[axis], "")
-                seen = torch.einsum(f"{front}{all_[axis]},...{all_}->...{rest}", known[read], x)
-                x = torch.einsum(f"{front}{all_[axis]},...{rest}->...{all_}", known[write], seen)
+                seen = einsum(f"{front}{all_[axis]},...{all_}->...{rest}", known[read], x)
+                x = einsum(f"{front}{all_[axis]},...{rest}->...{all_}", known[write], seen)
             case Mix(factors, spec):
                 left, _, to = spec.partition("->")
                 front, _, old = left.rpartition(",")
-                x = torch.einsum(f"{front}{',' if front else ''}...{old}->...{to}", *(known[f] for f in factors), x)
+                x = einsum(f"{front}{',' if front else ''}...{old}->...{to}", *(known[f] for f in factors), x)
     return x
 
 
@@ -254,14 +255,14 @@ def convolved(kernel: Tensor, b: Tensor) -> Tensor:
         at = torch.arange(n, device=b.device)
         lag = at[:, None] - at
         table = torch.where((lag >= 0).reshape(n, n, *(1 for _ in kernel.shape[1:])), kernel[lag.clamp(min=0)], 0)
-        return torch.einsum("ts...ij,bs...j->bt...i", table, b)
+        return einsum("ts...ij,bs...j->bt...i", table, b)
     size = fast(2 * n - 1)
     # time as the last axis: transforms of what lies side by side
     k, x = (torch.fft.rfft(z.movedim(at, -1).contiguous(), size) for z, at in ((kernel, 0), (b, 1)))
     if kernel.shape[-1] <= FEW:         # a product of tiny matrices costs more than all of its multiplications
         y = sum(k[..., j, :] * x[..., j, None, :] for j in range(kernel.shape[-1]))
     else:
-        y = torch.einsum("...ijf,b...jf->b...if", k, x)
+        y = einsum("...ijf,b...jf->b...if", k, x)
     return torch.fft.irfft(y, size)[..., :n].movedim(-1, 1)
 
 

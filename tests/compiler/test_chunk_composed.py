@@ -6,7 +6,7 @@ import pytest
 from agreement import check
 from gradients import assert_adjoint
 from ostinato.compiler.passes.adjoint import adjoint
-from ostinato.compiler.passes.chunk import chunk, derive
+from ostinato.compiler.passes.chunk import Unchunkable, chunk, derive
 from ostinato.compiler.passes.chunk.composed import MOST, parts
 from ostinato.ir.types import STEPS
 from ostinato.ir.verify import verify
@@ -37,6 +37,14 @@ def test_what_cancels_is_in_parts(name):
 def test_what_does_not_is_whole(name):
     made = derive(zoo(name), 40)
     assert not made.cancels and made.parts == (40,)
+
+
+def test_there_are_not_too_many_parts():
+    assert len(derive(zoo("deltanet"), 128).parts) == 8
+    with pytest.raises(Unchunkable, match=r"ask for chunk\(128\) or less"):
+        derive(zoo("deltanet"), 129)
+    assert derive(zoo("gla"), 200).parts == (200,)
+    assert derive(zoo("deltanet"), 200, in_parts=False).parts == (200,)
 
 
 @pytest.mark.parametrize("name", ["deltanet", "kda", "deltaproduct", "gateloop"])

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ostinato import compile
 from ostinato.frontend.diagnostics import OstinatoError
 from ostinato.ir import interp
 from ostinato.runtime import direct
+from ostinato.runtime.files import declared_sizes
 from ostinato.runtime.layer import Layer
 from torch._subclasses import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
@@ -446,3 +448,27 @@ def test_autocast_gives_the_layer_its_dtype(lstm):
     assert linear.weight.grad is not None
     with pytest.raises(OstinatoError, match="bfloat16"):
         lstm(half)
+
+
+
+@pytest.mark.parametrize("name, schedule", [("linear_rnn", "scan"), ("linear_rnn", "conv"), ("retnet", "quadratic"),
+                                            ("s4", "scan"), ("lssl", "auto"), ("legs", "scan"), ("gla", "quadratic")])
+def test_autocast_rounds_no_factors_of_ours(name, schedule):
+    file = Path(__file__).parents[2] / "examples" / "zoo" / f"{name}.ost"
+    layer = compile(file, **declared_sizes(file.read_text()), schedule=schedule)
+    xs = [randn(2, 24, *p.type.sizes).float().requires_grad_() for p in layer.cell.inputs]
+    leaves = [*xs, *layer.parameters()]
+
+    def gradients(ys):
+        return torch.autograd.grad(sum(y.abs().square().sum() for y in ys), leaves, allow_unused=True)
+
+    def results():
+        y, state = layer(*xs)
+        return [*(y if isinstance(y, tuple) else (y,)), *state.values()]
+
+    want = results()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = results()
+    want, got = ([*ys, *gradients(ys)] for ys in (want, got))
+    for x, y in zip(got, want, strict=True):
+        assert x is None and y is None or torch.equal(x, y)

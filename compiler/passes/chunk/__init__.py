@@ -19,7 +19,7 @@ from ....ir.types import STEPS, Dim
 from ...analysis.affine import Affine, Nonlinear, classify
 from ..realify import named
 from .body import Body, recurrent
-from .composed import composed, parts
+from .composed import MOST, PARTS, composed, parts
 from .lift import Unchunkable
 
 __all__ = ["SIZE", "Derived", "Unchunkable", "chunk", "derive"]
@@ -81,6 +81,9 @@ def _derived(cell: Cell, dims: list[Dim], components: dict[str, Affine], base: C
     if len(dims) > 1 and not body.cancels:
         dims = [Dim(STEPS, sum(d.size for d in dims))]
         body, made = over(dims[0])
+    if len(dims) > PARTS:
+        raise Unchunkable(f"most of what its steps add up cancels, so that long chunks are made of parts of {MOST} "
+                          f"steps, each compiled by itself: ask for chunk({MOST * PARTS}) or less")
     if len(dims) > 1:
         by_dim = {dims[0]: made} | {dim: over(dim)[1] for dim in {*dims} - {dims[0]}}
         made = composed(cell, [(dim, by_dim[dim]) for dim in dims])

@@ -5,7 +5,8 @@ a little, and the gradient of the first state is the small difference of what it
 back. Single steps take the one from the other at once; a chunk adds up each first, and both are as large as all its
 steps together. It is the same with the gradients of angles (`turned`). So such chunks have at most MOST steps, and a
 longer one is made of these, of which each starts from the state that the one before has left. A delta rule of 3
-channels has 12 times the rounding errors of single steps in one chunk of 64, and 3 times in four of 16.
+channels has 12 times the rounding errors of single steps in one chunk of 64, and 3 times in four of 16. Each part is
+code of its own, so there are no more than PARTS.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..rewrite import Rewriter
 from .lift import Lift, first_axes
 
 MOST = 16           # steps
+PARTS = 8
 
 
 def parts(C: int) -> list[Dim]:
