@@ -39,12 +39,13 @@ def test_what_does_not_is_whole(name):
     assert not made.cancels and made.parts == (40,)
 
 
-def test_there_are_not_too_many_parts():
-    assert len(derive(zoo("deltanet"), 128).parts) == 8
+@pytest.mark.parametrize("name", SHORT)
+def test_there_are_not_too_many_parts(name):
+    assert len(derive(zoo(name), 128).parts) == 8
     with pytest.raises(Unchunkable, match=r"ask for chunk\(128\) or less"):
-        derive(zoo("deltanet"), 129)
+        derive(zoo(name), 129)
+    assert derive(zoo(name), 200, in_parts=False).parts == (200,)
     assert derive(zoo("gla"), 200).parts == (200,)
-    assert derive(zoo("deltanet"), 200, in_parts=False).parts == (200,)
 
 
 @pytest.mark.parametrize("name", ["deltanet", "kda", "deltaproduct", "gateloop"])

@@ -61,31 +61,29 @@ def derive(cell: Cell, C: int, in_parts: bool = True) -> Derived:
             raise Unchunkable(f"{named(c.states)}: {c.reason}")
         components |= dict.fromkeys(c.states, c)
         base = c.cell
-    first: Unchunkable | None = None
-    for vectors in _vectors(cell, components):
-        try:
-            return _derived(cell, parts(C) if in_parts else [Dim(STEPS, C)], components, base, vectors)
-        except Unchunkable as why:
-            first = first or why
-    raise first
+    dims = parts(C) if in_parts else [Dim(STEPS, C)]
 
-
-def _derived(cell: Cell, dims: list[Dim], components: dict[str, Affine], base: Cell,
-             vectors: frozenset[str]) -> Derived:
-    """One chunk, or several with these axes, whichever it takes."""
     def over(dim: Dim) -> tuple[Body, Cell]:
         body = Body(cell, dim, components, base, vectors)
         return body, body.cell()
 
-    body, made = over(dims[0])
+    first: Unchunkable | None = None
+    for vectors in _vectors(cell, components):
+        try:
+            body, made = over(dims[0])
+            break
+        except Unchunkable as why:
+            first = first or why
+    else:
+        raise first
     if len(dims) > 1 and not body.cancels:
-        dims = [Dim(STEPS, sum(d.size for d in dims))]
+        dims = [Dim(STEPS, C)]
         body, made = over(dims[0])
     if len(dims) > PARTS:
         raise Unchunkable(f"most of what its steps add up cancels, so that long chunks are made of parts of {MOST} "
                           f"steps, each compiled by itself: ask for chunk({MOST * PARTS}) or less")
     if len(dims) > 1:
-        by_dim = {dims[0]: made} | {dim: over(dim)[1] for dim in {*dims} - {dims[0]}}
+        by_dim = {dims[0]: made} | {dim: over(dim)[1] for dim in {*dims[1:]} - {dims[0]}}
         made = composed(cell, [(dim, by_dim[dim]) for dim in dims])
     return Derived(made, tuple(d.size for d in dims), body.cancels, body.turned,
                    *map(tuple, (body.mixed, body.doubled, body.whole)))
