@@ -83,8 +83,8 @@ def test_single_precision(name, schedule):
 
 
 def test_roundings_do_not_grow_with_the_chunk():
+    """Those of angles: tests/compiler/test_chunk_mixed.py."""
     as_good_as_sequential("chunk(128)", "deltanet", 2, 300)
-    as_good_as_sequential("chunk(40)", "gateloop", 2, 300)
 
 
 # -- compiled chunks --------------------------------------------------------------------
